@@ -225,7 +225,7 @@ class StartingPoint:
         tuning = cache.get("tuning", key, model_form(Tuning), lambda: self._search(method))
         if tuning.criterion.endswith(UNMET):
             self.session.say(f"tuning fell short of its goal: {tuning.criterion}")
-        self.session.say(summary(tuning))
+        self.session.say(summary(tuning, self.scenario.request.kind))
         return tuning
 
     def _search(self, method: Method) -> Tuning:

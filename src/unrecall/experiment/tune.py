@@ -35,11 +35,14 @@ UNCHANGED = ", and {0:.0%} lost or gained on validation"
 STOPS = "; training on forget stops as soon as that is reached"
 UNMET = "; none that was tried does that, so this is what comes nearest"
 UNHELPED = (
-    ", and no strength that was tried closes it: the model as it was is as near. Try another method, as eu_k or reheat "
+    ", and no strength that was tried lowers it: the model as it was is as near. Try another method, as eu_k or reheat "
     "('unrecall list methods')"
 )
 CLOSE = 0.1
 """The share of the original's gap that may be left, on either side, where a request for samples counts as forgotten."""
+GAP = "the gap to what was never seen"
+BEYOND = "confidence in what must go, less what may be left of it,"
+"""What a trial's gap is, in words, of samples and of all else."""
 TRIALS = 6
 """The most strengths that are tried."""
 
@@ -189,17 +192,19 @@ class Search:
         return trial if math.isfinite(trial.gap) else ruin
 
 
-def summary(tuning: Tuning) -> str:
-    """What tuning came to, in a line."""
+def summary(tuning: Tuning, kind: Kind) -> str:
+    """What tuning came to for a request of that kind, in a line."""
     chosen = next(trial for trial in tuning.trials if trial.strength == tuning.chosen)
     text = f"tuning chose {tuning.parameter} x {tuning.chosen:.4g} of {len(tuning.trials)} tried"
     if not chosen.sparing:
         return f"{text}, all of which do too much damage"
+    what = GAP if kind == "samples" else BEYOND
+    what = f"what {tuning.against} brings back of forget" if tuning.against else what
     if tuning.untouched is None:
-        return f"{text}: the gap to what was never seen is {chosen.gap:+.3f}"
+        return f"{text}: {what} is {chosen.gap:+.3f}"
     helped = any(trial.sparing and trial.gap < tuning.untouched for trial in tuning.trials)
     nats = " nats" if tuning.measure == "loss" else ""
-    gap = f"the gap to what was never seen is {chosen.gap:+.3f}{nats}, before it was {tuning.untouched:+.3f}"
+    gap = f"{what} is {chosen.gap:+.3f}{nats}, before it was {tuning.untouched:+.3f}"
     return f"{text}: {gap}" + ("" if helped else UNHELPED)
 
 

@@ -32,6 +32,21 @@ class Control(NamedTuple):
     holds: bool | None = None
 
 
+class Claim(NamedTuple):
+    """What a control expects: the sentence where it is so, and the one where it isn't, which says what should be."""
+
+    so: str
+    should: str
+
+    def tested(self, figures: str, holds: bool) -> Control:
+        """The control with its figures."""
+        return Control(f"{self.so if holds else self.should}: {figures}", holds)
+
+    def untested(self, reason: str, figures: str = "") -> Control:
+        """The control where nothing tests it, with the reason."""
+        return Control(f"{self.so}{figures and f': {figures}'} (no test: {reason})")
+
+
 class Arms(NamedTuple):
     """What a model that met neither arm shows of the examples of each: `forget` [m] and `holdout` [n]."""
 
@@ -64,29 +79,36 @@ def with_negative(report: AttackReport, control: Control) -> AttackReport:
     return report.model_copy(update={"negative_control": control.sentence, "negative_holds": control.holds})
 
 
+BROUGHT_BACK = Claim(
+    "brings back what a copy of the original only hides",
+    "should bring back what a copy of the original only hides, but does not",
+)
+
+
 # Scored attacks.
 
 
 def tells_members(area: Estimate) -> Control:
     """Membership, positive: the original was trained on forget and not on holdout, and tells them apart."""
-    if area.low is None:
-        return Control(f"tells forget from holdout in the original (no test: {area.note or 'no interval'})")
-    sentence = "tells forget from holdout in the original"
-    return Control(
-        f"{sentence}: AUC {area.value:.2f}, its interval from {area.low:.2f}, must lie above 0.5", area.low > 0.5
+    claim = Claim(
+        "tells forget from holdout in the original", "should tell forget from holdout in the original, but does not"
     )
+    if area.low is None:
+        return claim.untested(area.note or "no interval")
+    return claim.tested(f"AUC {area.value:.2f}, its interval from {area.low:.2f}, must lie above 0.5", area.low > 0.5)
 
 
 def recognises(ratio: Estimate) -> Control:
     """Recognition, positive: the original was trained on forget, and recognises more of it than retrained models."""
-    sentence = "the original recognises more than retrained models do"
-    if ratio.note == stats.ALIKE and ratio.value is not None:
-        return Control(f"{sentence}: r = {ratio.value:.2f} for every example", ratio.value > 1)
-    if ratio.low is None:
-        return Control(f"{sentence} (no test: {ratio.note})")
-    return Control(
-        f"{sentence}: r = {ratio.value:.2f}, its interval from {ratio.low:.2f}, must lie above 1", ratio.low > 1
+    claim = Claim(
+        "the original recognises more than retrained models do",
+        "the original should recognise more than retrained models do, but does not",
     )
+    if ratio.note == stats.ALIKE and ratio.value is not None:
+        return claim.tested(f"r = {ratio.value:.2f} for every example", ratio.value > 1)
+    if ratio.low is None:
+        return claim.untested(ratio.note)
+    return claim.tested(f"r = {ratio.value:.2f}, its interval from {ratio.low:.2f}, must lie above 1", ratio.low > 1)
 
 
 def brings_back(copy: Copy) -> Control:
@@ -95,23 +117,25 @@ def brings_back(copy: Copy) -> Control:
     Only examples count that a plain look finds hidden, so that an attack whose own look is blind fails. Half must come
     back at the best point; chance is ruled out at the largest budgets, for the best of many points is high by chance.
     """
-    sentence, hidden = "brings back what a copy of the original only hides", copy.hides >= SHARE
+    claim, hidden = BROUGHT_BACK, copy.hides >= SHARE
     if not np.isfinite(copy.attacked).all():
-        return Control(f"{sentence} (no test: not every score of the copy is a finite number)")
+        return claim.untested("not every score of the copy is a finite number")
     count, choices = int(hidden.sum()), copy.attacked[copy.spent][:, hidden]
-    few = f"(no test: the copy hides {count} of the {len(hidden)} tested examples, too few for {len(choices)} choices)"
+    few = f"the copy hides {count} of the {len(hidden)} tested examples, too few for {len(choices)} choices"
     if too_few_pairs(count, len(choices)):
-        return Control(f"{sentence} {few}")
+        return claim.untested(few)
     there, before, best = (
         float(shown[..., hidden].mean(-1).max()) for shown in (copy.original, copy.before, copy.attacked)
     )
-    sentence = f"{sentence}: {before:.2f} to {best:.2f} of {there:.2f}, on {count} examples"
+    figures = f"the copy shows {before:.2f}, attacked {best:.2f}, the original {there:.2f}, on {count} examples"
     if best - before < 0.5 * (there - before):
-        return Control(sentence, False)
+        return claim.tested(figures, False)
     last = max(choices, key=lambda shown: float(shown.mean()))
     if more(last, copy.before[hidden], len(choices)):
-        return Control(sentence, True)
-    return Control(f"{sentence} {few}") if too_few_pairs(count // 2, len(choices)) else Control(sentence, False)
+        return claim.tested(figures, True)
+    if too_few_pairs(count // 2, len(choices)):
+        return claim.untested(few, figures)
+    return claim.tested(f"{figures}, which can be chance", False)
 
 
 def shows(original: np.ndarray, others: np.ndarray, holdout: np.ndarray) -> Control:
@@ -119,18 +143,20 @@ def shows(original: np.ndarray, others: np.ndarray, holdout: np.ndarray) -> Cont
 
     That is each retrained model (`others` [models, n]), or, without any, the original's own `holdout` [m].
     """
-    sentence = f"the original itself shows what it knows: {original.mean():.2f} when attacked"
+    claim = Claim("the original itself shows what it knows", "the original should show what it knows, but does not")
+    figures = f"{original.mean():.2f} when attacked"
     if len(others):
-        sentence = f"{sentence}, retrained models {others.mean():.2f}"
+        figures = f"{figures}, retrained models {others.mean():.2f}"
         if too_few_pairs(len(original)):
-            return Control(f"{sentence} (no test: {len(original)} examples are too few)")
-        return Control(sentence, more(original, others))
+            return claim.untested(f"{len(original)} examples are too few", figures)
+        return claim.tested(figures, more(original, others))
     if too_few(len(original), len(holdout)):
-        return Control(f"{sentence} (no test: it takes a retrained model, or a holdout that is large enough)")
-    return Control(f"{sentence}, of holdout {holdout.mean():.2f}", differ(original, holdout, upwards=True) <= ALPHA)
+        return claim.untested("it takes a retrained model, or a holdout that is large enough", figures)
+    found = differ(original, holdout, upwards=True) <= ALPHA
+    return claim.tested(f"{figures}, of holdout {holdout.mean():.2f}", found)
 
 
-def tells_nothing(models: Sequence[Arms], sentence: str, *, inflation: float = 1.0, upwards: bool = False) -> Control:
+def tells_nothing(models: Sequence[Arms], claim: Claim, *, inflation: float = 1.0, upwards: bool = False) -> Control:
     """All scored attacks, negative: models that met neither arm must not tell them apart.
 
     Under any of them the arms are exchangeable, so that the ranks of the examples, averaged over models, differ by
@@ -139,11 +165,11 @@ def tells_nothing(models: Sequence[Arms], sentence: str, *, inflation: float = 1
     pooled = [distributions.rankdata(np.r_[arms.forget, arms.holdout]) for arms in models]
     m, n = len(models[0].forget), len(models[0].holdout)
     if too_few(m, n):
-        return Control(f"{sentence} (no test: {m} and {n} examples are too few)")
+        return claim.untested(f"{m} and {n} examples are too few")
     ranks = np.mean(pooled, axis=0)
     chance = differ(ranks[:m], ranks[m:], upwards=upwards, inflation=inflation)
     area = (ranks[:m].mean() - (m + 1) / 2) / n
-    return Control(f"{sentence}: AUC {area:.2f}, p = {chance:.2f}", chance > ALPHA)
+    return claim.tested(f"AUC {area:.2f}, {_p(chance)}", chance > ALPHA)
 
 
 def shows_less(row: Measurement, original: np.ndarray, others: np.ndarray, *, sooner: bool) -> Control | None:
@@ -157,7 +183,11 @@ def shows_less(row: Measurement, original: np.ndarray, others: np.ndarray, *, so
         return None
     if row.reference > row.original.value if sooner else row.reference < row.original.value:
         return None
-    return Control(f"retrained models show as much as the original, which alone met forget: {row.reference:.2f}", False)
+    return Control(
+        "retrained models should show less than the original, which alone met forget, but show as much: "
+        f"{row.reference:.2f}",
+        False,
+    )
 
 
 # Inspections.
@@ -171,12 +201,12 @@ def sees_hidden(
     `sign`: 1 where the forgotten shows in high values, -1 in low ones, 0 where neither side tells. `what`: that copy
     hides, or holds.
     """
-    sentence = f"sees {what}"
+    claim = Claim(f"sees {what}", f"should see {what}, but does not")
     if missing := _missing(sign, len(references), hidden):
-        return Control(f"{sentence} (no test: {missing})")
+        return claim.untested(missing)
     edge = _edge(references, sign, ALPHA)
     compared = f"{hidden.value:.2f}, where another retrained model would end at {edge:.2f}"
-    return Control(f"{sentence}: {compared}", _beyond(hidden.value or 0.0, edge, sign))
+    return claim.tested(compared, _beyond(hidden.value or 0.0, edge, sign))
 
 
 def sees_none(references: Sequence[float], sign: int) -> Control:
@@ -184,15 +214,18 @@ def sees_none(references: Sequence[float], sign: int) -> Control:
 
     Values are taken to be roughly normal, as in the verdict's rule.
     """
-    sentence = "no retrained model stands out from the others"
+    claim = Claim(
+        "no retrained model stands out from the others",
+        "no retrained model should stand out from the others, but one does",
+    )
     if missing := _missing(sign, len(references)):
-        return Control(f"{sentence} (no test: {missing})")
+        return claim.untested(missing)
     highest = max(references, key=lambda value: sign * value)
     others = list(references)
     others.remove(highest)
     edge = _edge(others, sign, ALPHA / len(references))
     holds = not _beyond(highest, edge, sign)
-    return Control(f"{sentence}: {highest:.2f}, where one more than these would end at {edge:.2f}", holds)
+    return claim.tested(f"{highest:.2f}, where one more than these would end at {edge:.2f}", holds)
 
 
 # Deletion attacks.
@@ -203,11 +236,13 @@ def harms(surrogate: np.ndarray, random: np.ndarray) -> Control:
 
     `surrogate` [victims] and `random` [requests, victims]: which of the victim's examples were harmed.
     """
-    sentence = f"{surrogate.mean():.2f} against {random.mean():.2f}"
-    sentence = f"harms more than random requests where the defender is the surrogate itself: {sentence}"
+    figures, where = f"{surrogate.mean():.2f} against {random.mean():.2f}", "where the defender is the surrogate itself"
+    claim = Claim(
+        f"harms more than random requests {where}", f"should harm more than random requests {where}, but does not"
+    )
     if too_few_pairs(len(surrogate)):
-        return Control(f"{sentence} (no test: {len(surrogate)} unseen examples of the victim are too few)")
-    return Control(sentence, more(surrogate, random))
+        return claim.untested(f"{len(surrogate)} unseen examples of the victim are too few", figures)
+    return claim.tested(figures, more(surrogate, random))
 
 
 def harm_less(adverse: np.ndarray, others: Mapping[str, np.ndarray], random: np.ndarray) -> Control:
@@ -217,11 +252,12 @@ def harm_less(adverse: np.ndarray, others: Mapping[str, np.ndarray], random: np.
     by name. `random`: random requests, whose mean the attack must exceed, or there is no harm to hold them against.
     """
     means = {name: float(harm.mean()) for name, harm in others.items()}
-    sentence = f"these harm at most half as much as its {adverse.mean():.2f}: "
-    sentence += ", ".join(f"{name} {mean:.2f}" for name, mean in means.items())
+    own = f"at most half as much as its {adverse.mean():.2f}"
+    claim = Claim(f"these harm {own}", f"these should harm {own}, but not all of them do")
+    figures = ", ".join(f"{name} {mean:.2f}" for name, mean in means.items())
     if not more(adverse, random.mean(0)):
-        return Control(f"{sentence} (no test: it harms no more than random requests do)")
-    return Control(sentence, max(means.values()) <= 0.5 * float(adverse.mean()))
+        return claim.untested("it harms no more than random requests do", figures)
+    return claim.tested(figures, max(means.values()) <= 0.5 * float(adverse.mean()))
 
 
 # Arithmetic.
@@ -261,6 +297,14 @@ def differ(first: np.ndarray, second: np.ndarray, *, upwards: bool = False, infl
     test = distributions.mannwhitneyu(first, second, alternative="greater" if upwards else "two-sided")
     sides = 1 if upwards else 2
     return float(sides * distributions.norm.sf(distributions.norm.isf(test.pvalue / sides) / math.sqrt(inflation)))
+
+
+def _p(chance: float) -> str:
+    """A p in a sentence, with as many digits as show on which side of `ALPHA` it lies."""
+    if chance < 0.01:
+        return "p < 0.01"
+    text = f"{chance:.2f}"
+    return f"p = {text if float(text) != ALPHA else f'{chance:.4f}'}"
 
 
 def _missing(sign: int, references: int, hidden: Estimate | None = None) -> str:

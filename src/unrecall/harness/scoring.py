@@ -11,7 +11,7 @@ from unrecall.evidence.pool import Arm, ArmIndices
 from unrecall.evidence.scores import Scores
 from unrecall.evidence.setting import Setting
 from unrecall.harness import membership, recognition, recovery
-from unrecall.harness.controls import Arms, Control, tells_nothing, with_negative
+from unrecall.harness.controls import Arms, Claim, Control, tells_nothing, with_negative
 from unrecall.harness.evaluation import Evaluation, check_finite, draw_for, evaluated, one_sided, score
 from unrecall.harness.finding import Finding, absent
 
@@ -23,6 +23,18 @@ FIGURES: Mapping[ScoreReading, Callable[[Evaluation], Finding]] = {
 }
 ENDINGS: Mapping[ScoreReading, str] = {"membership": "auc", "recovery": "mean", "time": "mean", "recognition": "sums"}
 """What the first measurement of each reading ends in: the row that says why, where nothing could be scored."""
+UNTOLD = Claim(
+    "retrained models don't tell forget from holdout", "retrained models should not tell forget from holdout, but do"
+)
+UNTOLD_BY_TAUGHT = Claim(
+    "a retrained model, taught from both, doesn't tell forget from holdout",
+    "a retrained model, taught from both, should not tell forget from holdout, but does",
+)
+UNTOLD_HALVES = Claim(
+    "the original doesn't tell one half of the holdout from the other",
+    "the original should not tell one half of the holdout from the other, but does",
+)
+"""What the negative control of a scored attack expects, by which model it asks, and about what."""
 
 
 def score_finding(attack: ScoredAttack, setting: Setting) -> Finding:
@@ -47,22 +59,22 @@ def negative(evaluation: Evaluation) -> Control:
     """
     attack, setting = evaluation.attack, evaluation.setting
     membership = attack if isinstance(attack, MembershipAttack) else None
-    sentence, places, by_role = "retrained models don't tell forget from holdout", evaluation.places, evaluation.scores
+    claim, places, by_role = UNTOLD, evaluation.places, evaluation.scores
     roles = [role for role in setting.models.references() if role in by_role]
     try:
         if not roles and membership and by_role:
-            sentence, arms = "the original doesn't tell one half of the holdout from the other", [_halves(evaluation)]
+            claim, arms = UNTOLD_HALVES, [_halves(evaluation)]
         else:
             if not roles:
                 raise MissingReference("; ".join({*evaluation.missing.values()}) or "it takes a retrained model")
             if one_sided(attack, setting.request):
-                sentence, roles = "a retrained model, taught from both, doesn't tell forget from holdout", roles[:1]
+                claim, roles = UNTOLD_BY_TAUGHT, roles[:1]
                 places, by_role = _taught_from_both(attack, setting, roles[0])
             arms = [_spent(by_role[role], places) for role in roles]
     except (NotSupported, MissingReference) as reason:
-        return Control(f"{sentence} (no test: {reason})")
+        return claim.untested(str(reason))
     inflation, upwards = (membership.inflation, membership.learns_arms) if membership else (1.0, False)
-    return tells_nothing(arms, sentence, inflation=inflation, upwards=upwards)
+    return tells_nothing(arms, claim, inflation=inflation, upwards=upwards)
 
 
 def _spent(scores: Scores, places: Mapping[Arm, ArmIndices]) -> Arms:

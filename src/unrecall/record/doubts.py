@@ -247,11 +247,8 @@ def ruined_copies(facts: Facts) -> Raised:
     """An attack that ruins whatever it makes of the unlearned model, and not of the original, shows nothing of it."""
     ruined = [r.title for r in facts.reports if r.note == NO_USE]
     if ruined and not facts.alone:
-        titles = ", ".join(ruined)
-        yield (
-            "serious",
-            f"{titles}: each attacked copy of the unlearned model was of no use, so nothing was tried on it.",
-        )
+        copies = "each attacked copy of the unlearned model was of no use, so nothing was tried on it"
+        yield "serious", f"{', '.join(ruined)}: {copies}. Set lower learning rates or smaller amounts."
 
 
 def negative_control(facts: Facts) -> Raised:

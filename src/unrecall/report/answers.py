@@ -14,16 +14,21 @@ from unrecall.record.never_trained import ALPHA, MARGIN
 from unrecall.record.never_trained_lines import SHARES_LEFT, after, strength
 from unrecall.record.schema import AttackTest, Measurement, NeverTrained, Record
 from unrecall.record.verdict import NOTHING, family, reference_values
-from unrecall.report import matrices
+from unrecall.report import matrices, scales
 from unrecall.report.never_trained import GRADES, in_points
+from unrecall.report.scales import says_nothing
 from unrecall.report.sentences import number, p, percent, references, share
 from unrecall.report.strips import finite, minus
 
 YES, NO, NOTHING_FOUND = "Yes", "No", "Nothing found"
+AS_FAR: Final = "No, as far as can be told"
+"""In place of no, where an attack can't tell even the original from retrained models."""
 NOT_JUDGED, INCONCLUSIVE, NO_TRACE = "Not judged", "Inconclusive", "Can’t be told"
 """Neither yes nor no: nothing to hold the model against; too much could go unseen; no trace in the original either."""
 LESS: Final = "Less than retrained models have"
 """In place of damage, where retrained models are better and the original was not."""
+SOME: Final = "Some accuracy"
+"""In place of damage, where a loss isn't chance, and isn't known to reach what counts as damage."""
 KNOWLEDGE: Final = ("forget_accuracy", "forget_rouge", "extraction_strength", "loss_left", "class_margin")
 """The measurements that the answer to the first question quotes, where it rests on nothing else."""
 RECOGNITION: Final = ("loss_left", "loss_auc", "min_k_plus_plus_auc")
@@ -84,13 +89,17 @@ def unlearning(record: Record) -> str:
 
 
 def audited(record: Record) -> str:
-    """Which model, of which case, and when."""
+    """Which model, of which scenario, and when."""
     digest = record.provenance.weights.get("unlearned", "")
     model = f"weights {digest[:12]} (sha256 of its tensors); " if digest else ""
     day = f"; audited on {record.provenance.created[:10]}" if record.provenance.created else ""
-    summary = record.scenario_summary.rstrip(".")
-    case = f"{record.scenario}: {summary}" if summary else record.scenario
-    return f"{model}{case}{day}."
+    return f"{model}{record.scenario}{day}."
+
+
+def asked(records: Sequence[Record]) -> list[str]:
+    """What the cases are, and what was asked for, as their scenarios say it: each sentence once."""
+    sentences = (record.scenario_summary.rstrip(". ") for record in records)
+    return [f"{sentence}." for sentence in dict.fromkeys(sentences) if sentence]
 
 
 def compared(record: Record) -> str:
@@ -134,7 +143,7 @@ def answers(record: Record) -> list[Answer]:
 
 def _answer(question: str, word: str, text: str) -> Answer:
     good = word in (NOTHING_FOUND, NO) or word.startswith(f"{NO} ")
-    unsure = word in (NOT_JUDGED, INCONCLUSIVE, NO_TRACE, LESS)
+    unsure = word in (NOT_JUDGED, INCONCLUSIVE, NO_TRACE, LESS, AS_FAR) or word.startswith(SOME)
     return Answer(question, word, text, "good" if good else "open" if unsure else "bad")
 
 
@@ -144,7 +153,7 @@ def _unchanged(record: Record) -> tuple[Reply, Reply]:
     word, _ = _word([m for m in _judged(record) if family(m) == "can be told"])
     if before is not None:
         word = YES if word == YES or before <= ALPHA else NO_TRACE
-    recognised = INCONCLUSIVE if word == NO else word
+    recognised = INCONCLUSIVE if word in (NO, AS_FAR) else word
     recognition = _figures(record, RECOGNITION) or "how well it can be told was not measured"
     knowledge = _figures(record, KNOWLEDGE) or "what it knows was not measured"
     return (
@@ -227,10 +236,23 @@ def _damage(record: Record, tested: NeverTrained) -> Reply:
     damaged = [d.split for d in tested.damage if d.damaged]
     if damaged:
         return f"Accuracy on {_listed(damaged)}", text
+    word, said = _small(tested)
+    return word, f"{said} {text}"
+
+
+def _small(tested: NeverTrained) -> Reply:
+    """What was lost where no split is damaged: what chance doesn't explain, and how much more there could be."""
+    points = f"{100 * MARGIN:.0f} points"
     unsure = [d.split for d in tested.damage if d.difference.low is None or d.difference.low < -MARGIN]
-    if unsure:
-        return INCONCLUSIVE, f"A loss of {100 * MARGIN:.0f} points on {_listed(unsure)} can’t be excluded. {text}"
-    return NOTHING_FOUND, f"A loss of {100 * MARGIN:.0f} points is ruled out. {text}"
+    fell = [d.split for d in tested.damage if d.difference.high is not None and d.difference.high < 0]
+    more = f"A loss of {points} on {_listed(unsure)} can’t be excluded." if unsure else ""
+    if small := [split for split in fell if split not in unsure]:
+        more = f"Accuracy on {_listed(small)} fell, by less than {points}. {more}".rstrip()
+    if larger := [split for split in fell if split in unsure]:
+        more = f"Accuracy on {_listed(larger)} fell, and not by chance. {more}"
+    if fell:
+        return SOME if unsure else f"{SOME}, less than {points}", more
+    return (INCONCLUSIVE, more) if unsure else (NOTHING_FOUND, f"A loss of {points} is ruled out.")
 
 
 def _beside_retrained(record: Record) -> tuple[Reply, Reply]:
@@ -253,9 +275,10 @@ def _of_rows(record: Record, rows: Sequence[Measurement], names: tuple[str, ...]
     figures = f" {_capital(figures)}." if figures else ""
     if word == YES:
         return word, f"More than models that never saw them show.{figures}"
-    if word == NO:
-        ruled_out = "half of what the original shows is ruled out"
-        return word, f"No more than models that never saw them show; {ruled_out}.{figures}{_undecided(rows)}"
+    if word in (NO, AS_FAR):
+        whose = "" if word == NO else f"{_untold(rows)} By the others, no"
+        no_more = f"{whose or 'No'} more than models that never saw them show; half of what the original shows"
+        return word, f"{no_more} is ruled out.{figures}{_undecided(rows)}"
     reasons = [m.note.rpartition(WHY)[2].rstrip(".") for m in deciding if WHY in m.note]
     why = "; ".join(dict.fromkeys(reasons))
     return word, f"{_capital(why) or 'Nothing was judged that would tell'}.{figures}"
@@ -264,7 +287,8 @@ def _of_rows(record: Record, rows: Sequence[Measurement], names: tuple[str, ...]
 def _word(rows: Sequence[Measurement]) -> tuple[str, list[Measurement]]:
     """Yes where a row leaks; no where each group of rows that shows anything has one that doesn't; and those rows.
 
-    Else why not: no retrained models to hold rows against, nothing to see on any, or all too unsure.
+    No as far as can be told, where a row beside those can't tell even the original. Else why not: no retrained models
+    to hold rows against, nothing to see on any, or all too unsure.
     """
     if leaks := [m for m in rows if m.verdict == "leaks"]:
         return YES, leaks
@@ -272,7 +296,7 @@ def _word(rows: Sequence[Measurement]) -> tuple[str, list[Measurement]]:
     open_rows = [m for m in rows if m not in decided and NOTHING not in m.note]
     blocking = [m for m in open_rows if m.group not in {d.group for d in decided}]
     if decided and not blocking:
-        return NO, decided
+        return AS_FAR if any(map(says_nothing, rows)) else NO, decided
     unsure = blocking or [m for m in rows if m not in decided]
     if not any(len(reference_values(m)) >= 2 for m in unsure):
         return NOT_JUDGED, unsure
@@ -280,9 +304,17 @@ def _word(rows: Sequence[Measurement]) -> tuple[str, list[Measurement]]:
 
 
 def _undecided(rows: Sequence[Measurement]) -> str:
-    """Names the rows that can't tell, beside a no that others give."""
-    titles = [m.title for m in rows if m.verdict == "inconclusive" and NOTHING not in m.note]
-    return f" Can’t tell: {_listed(titles[:MOST])}." if titles else ""
+    """Names the rows that can't tell, beside a no that others give; those of `_untold` have a sentence of their own."""
+    unsure = [m for m in rows if m.verdict == "inconclusive" and NOTHING not in m.note and not says_nothing(m)]
+    return f" Can’t tell: {_listed([m.title for m in unsure[:MOST]])}." if unsure else ""
+
+
+def _untold(rows: Sequence[Measurement]) -> str:
+    """The rows that can't tell even the original from retrained models, with what another of these could show."""
+    silent = [m for m in rows if says_nothing(m)]
+    count = max((len(reference_values(m)) for m in silent), default=0)
+    figures = "; ".join(_figure(m, another=True) for m in silent[:MOST])
+    return f"Can’t be told from {count} retrained models, so much do they differ: {figures}." if silent else ""
 
 
 def _use(record: Record) -> Reply:
@@ -347,7 +379,8 @@ def _by(record: Record, *, asking: bool) -> Reply:
     word, deciding = _word([m for m in rows if m.verdict != "not judged"])
     plain = [m for m in rows if m.name in KNOWLEDGE]
     quoted = "; ".join(map(_figure, (deciding or plain)[:MOST]))
-    silent = _undecided(rows) if word == NO else ""
+    silent = _undecided(rows) if word in (NO, AS_FAR) else ""
+    silent += f" {_untold(rows)}" if word == AS_FAR else ""
     if word == YES and all(family(m) == "can be told" for m in deciding):
         word, silent = RECOGNISED, f" {TOLD}"
     return word, f"{_capital(quoted)}.{silent}" if quoted else "No attack of this kind gave a value."
@@ -378,10 +411,15 @@ def _figures(record: Record, names: Sequence[str]) -> str:
     return "; ".join(_figure(m, holdout if m.name == "forget_accuracy" else None) for m in rows[:MOST])
 
 
-def _figure(m: Measurement, unseen: Measurement | None = None) -> str:
-    """A measurement of the unlearned model beside the same of the others, and beside its own on `unseen` examples."""
+def _figure(m: Measurement, unseen: Measurement | None = None, *, another: bool = False) -> str:
+    """A measurement of the unlearned model beside the same of the others, and beside its own on `unseen` examples.
+
+    `another`: also where one more retrained model would fall.
+    """
+    bounds = scales.bounds(m) if another else None
     beside = [f"original {number(m.original.value)}"] if finite(m.original.value) is not None else []
     beside += [f"retrained {number(m.reference)}"] if finite(m.reference) is not None else []
+    beside += [f"another one {number(bounds[0])} to {number(bounds[1])}"] if bounds else []
     if unseen is not None and finite(unseen.unlearned.value) is not None:
         beside += [f"on holdout {number(unseen.unlearned.value)}"]
     return f"{m.title} {number(m.unlearned.value)}" + (f" ({', '.join(beside)})" if beside else "")

@@ -137,16 +137,23 @@ def gathered(markers: Sequence[tuple[float, float, str]], across: Axis, up: Axis
     return [", ".join(texts.get(i, [])) for i in range(len(markers))]
 
 
-def tuning(tuning: Tuning) -> Plot:
-    """What tuning saw: the gap between forget and validation, and the drop on retain, over the strength."""
+def gap_of(record: Record) -> str:
+    """What the gap of a trial of tuning is: between forget and validation, or of more than samples above a limit."""
+    tuning = record.tuning
+    if tuning is not None and tuning.against:
+        return "brought back" + (", nats" if tuning.measure == "loss" else "")
+    return "gap" if record.kind == "samples" else "confidence above what may be left"
+
+
+def tuning(tuning: Tuning, what: str = "gap") -> Plot:
+    """What tuning saw: how far from its goal it was, called `what`, and the drop on retain, over the strength."""
     trials = sorted((t for t in tuning.trials if finite(t.strength) is not None), key=lambda trial: trial.strength)
     wide = bool(trials) and trials[0].strength > 0 and trials[-1].strength > 20 * trials[0].strength
     strengths = [trial.strength for trial in trials]
-    in_nats = ", nats" if tuning.measure == "loss" else ""
-    gap, drop = Style(f"gap{in_nats}", "#0072B2", "solid", "circle"), Style("retain drop", "#D55E00", "dash", "square")
+    gap, drop = Style(what, "#0072B2", "solid", "circle"), Style("retain drop", "#D55E00", "dash", "square")
     curves = {gap: [finite(t.gap) for t in trials], drop: [finite(t.retain_drop) for t in trials]}
     x = axis(tuning.parameter, strengths, log=wide, tick_each=True)
-    canvas = Canvas(x, axis("gap, retain drop", [v for ys in curves.values() for v in ys]), 250)
+    canvas = Canvas(x, axis(f"{what}, retain drop", [v for ys in curves.values() for v in ys]), 250)
     if x.at(finite(tuning.chosen)) is not None:
         canvas.line(
             CHOSEN, [tuning.chosen, tuning.chosen], [canvas.y.low, canvas.y.high], f"chosen: {tuning.chosen:.6g}"

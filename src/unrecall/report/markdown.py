@@ -52,6 +52,7 @@ def check(path: Path) -> None:
 def _screen(record: Record, told: str) -> Iterator[str]:
     """The paragraphs on one record, in the order of the page's first screen."""
     yield f"# {_text(record.method_title)} on {_text(record.scenario)}: {record.verdict.label}"
+    yield from map(_text, answers.asked([record]))
     facts = {
         "Asked": answers.request(record),
         "Model": answers.audited(record),

@@ -21,6 +21,7 @@ from unrecall.report import (
     never_trained,
     readings,
     roles,
+    scales,
     sentences,
     strips,
     summary,
@@ -42,7 +43,9 @@ LEAD = 4096
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 """A content policy under which nothing is run, and nothing is loaded from anywhere."""
 KEYS = ("retain_accuracy", "forget_accuracy", "test_accuracy", "holdout_accuracy", "model_utility", "forget_quality")
-SPEAKING = (answers, curves, figures, matrices, never_trained, readings, roles, sentences, strips, summary, svg)
+SPEAKING = (
+    answers, curves, figures, matrices, never_trained, readings, roles, scales, sentences, strips, summary, svg
+)  # fmt: skip
 """The modules that templates call, by name."""
 
 
@@ -74,8 +77,13 @@ def prepared(record: Record) -> Record:
 
 
 def remark(record: Record, declared: Mapping[str, Side | None] | None) -> str:
-    """What people must know beside the verdict: that it isn't the record's own, or that nothing was forgotten."""
-    return " ".join(filter(None, (sentences.judging(shown(record), declared), forgot_nothing(prepared(record)))))
+    """What people must know beside the verdict.
+
+    That it isn't the record's own, or that nothing was forgotten; and how two of its shares fit together.
+    """
+    read = prepared(record)
+    remarks = (sentences.judging(shown(record), declared), forgot_nothing(read), sentences.shares_together(read))
+    return " ".join(filter(None, remarks))
 
 
 def shown(record: Record) -> Record:

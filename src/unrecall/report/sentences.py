@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -10,7 +11,7 @@ from unrecall.record.never_trained import ALPHA, LEAKS, STRANGE
 from unrecall.record.never_trained_lines import BLIND, PLACEBO
 from unrecall.record.never_trained_lines import p as digits_of_p
 from unrecall.record.schema import AttackReport, Curve, Measurement, Record, Side
-from unrecall.record.verdict import undeclared
+from unrecall.record.verdict import SHARE, undeclared
 from unrecall.report.roles import STYLES, style
 from unrecall.report.strips import finite
 
@@ -31,6 +32,8 @@ RAISED: Final = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 LEVELS: Final = (0.0, STRANGE, LEAKS, ALPHA, BLIND, PLACEBO, 1.0)
 """What no other p may be written as: the levels that are held against it, and both ends."""
 MOST_DECIMALS: Final = 12
+SEEN: Final = re.compile(r"(\d+) % left would be seen 4 times in 5")
+"""What a verdict's line says of the smallest share that would be called a leak."""
 ACCURACY: Final = (
     "For a text, an accuracy is the share of the answer's tokens (words or parts of words) that the model predicts "
     "right, each after all that comes before it."
@@ -61,6 +64,17 @@ def judging(record: Record, declared: Mapping[str, Side | None] | None) -> str:
     if names:
         remarks.append(f"In this version other measurements are judged, or leak on another side: {'; '.join(names)}.")
     return " ".join(remarks)
+
+
+def shares_together(record: Record) -> str:
+    """How “half or more is ruled out” fits to a larger share that would be seen; empty where there is no such share."""
+    seen = SEEN.search(record.verdict.line) if record.verdict.label == "like retrained" else None
+    if seen is None or int(seen[1]) <= 100 * SHARE:
+        return ""
+    return (
+        "How the two shares fit together: a model with more than half left would be called like retrained once in 20 "
+        f"at most, but a leak 4 times in 5 only with {seen[1]} % left or more; in between it is mostly inconclusive."
+    )
 
 
 def number(value: float | None) -> str:

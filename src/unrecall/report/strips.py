@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple, TypeAlias
 
 from unrecall.record.schema import Estimate, Measurement
+from unrecall.report.scales import bounds, clipped
 
 Place: TypeAlias = Callable[[float], float]
 
@@ -68,10 +69,8 @@ def strip(measurement: Measurement) -> Strip | None:
 def bands(measurement: Measurement) -> tuple[tuple[float, float] | None, tuple[float, float] | None]:
     """Where a difference is too small to name, and where another retrained model would fall."""
     reference, margin = finite(measurement.reference), finite(measurement.margin) or 0.0
-    low, high = finite(measurement.bound_low), finite(measurement.bound_high)
-    band = None if reference is None else (reference - margin, reference + margin)
-    bound = None if low is None or high is None else (low, high)
-    return band, bound
+    band = None if reference is None else clipped(measurement, reference - margin, reference + margin)
+    return band, bounds(measurement)
 
 
 def present(values: Iterable[float | None]) -> list[float]:

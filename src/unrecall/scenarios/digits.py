@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from unrecall.data.examples import Part
+from unrecall.data.request import Request
 from unrecall.scenarios.base import Builder, Chosen, Scenario, choose, share_of, shuffled
 from unrecall.scenarios.networks import small_cnn
 from unrecall.spec.parameters import Count, Index
@@ -52,15 +53,26 @@ class Digits(Builder):
             alike = alike[: 3 * len(alike) // 4]
         used = set(alike)
         test = Part(data, [i for i in unseen if i not in used])
+        request = chosen.request(Part(data, trained), Part(data, sorted(used)), test, holdout=300)
         return Scenario(
             name="digits",
-            summary=f"scikit-learn's digits, a small CNN; forget {self.forget} of {self.train} training pictures",
+            summary=f"scikit-learn's digits, a small CNN; {self._asked(request, wrong=bool(wrong))}",
             task=Classification(classes=tuple("0123456789")),
-            request=chosen.request(Part(data, trained), Part(data, sorted(used)), test, holdout=300),
+            request=request,
             build=lambda _, __: small_cnn(),
             recipe=Fit(lr=0.05, epochs=self.epochs, batch_size=64, schedule="cosine", weight_decay=5e-4),
             objective=objective_of(self.objective),
             references=self.references,
+        )
+
+    def _asked(self, request: Request, *, wrong: bool) -> str:
+        """What is to be forgotten, in words. `wrong`: pictures that were entered under a wrong digit."""
+        if not wrong:
+            return f"forget {self.forget} of {self.train} training pictures"
+        return (
+            f"{len(request.forget)} of {self.train} training pictures were entered under a wrong digit, and these "
+            f"entries must go. The holdout is {len(request.holdout)} more such entries, which no model was trained on: "
+            "a model that gives the right digits has an accuracy of about 0 on both"
         )
 
     def _mistakes(self, labels: list[int]) -> dict[int, int]:

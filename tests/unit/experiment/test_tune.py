@@ -13,12 +13,12 @@ from unrecall.data.examples import Examples, digest, iterate
 from unrecall.data.request import Request
 from unrecall.disk.weights import digest_of
 from unrecall.errors import Diverged, MissingReference, NotSupported
-from unrecall.experiment.tune import Search, choose, tune
+from unrecall.experiment.tune import Search, choose, summary, tune
 from unrecall.methods.base import Method, Strength
 from unrecall.methods.finetune import Finetune
 from unrecall.methods.neggrad_plus import NegGradPlus
 from unrecall.methods.retrain import Retrain
-from unrecall.record.schema import Trial
+from unrecall.record.schema import Trial, Tuning
 from unrecall.spec.parameters import NonNegative
 from unrecall.tasks import CausalLM, Contrastive
 from unrecall.training.job import Job
@@ -285,3 +285,16 @@ def test_what_cannot_be_tuned(samples_world: World) -> None:
     few = replace(w.request, holdout=list(iterate(w.request.holdout))[:3], test=list(iterate(w.request.test))[:3])
     with pytest.raises(MissingReference, match="expected a validation set or at least 4 holdout examples"):
         tune(Finetune(), w.original, Job(few, w.task, seeded(0), CPU))
+
+
+def test_the_line_on_tuning_calls_a_gap_what_it_is() -> None:
+    """Of a class it is confidence above a limit, and has nothing to do with what was never seen."""
+    trials = [Trial(strength=2.0, gap=-0.005, retain_drop=0.0, sparing=True)]
+    found = Tuning(parameter="lr", chosen=2.0, untouched=0.9, criterion="", trials=trials)
+    assert summary(found, "samples").endswith("the gap to what was never seen is -0.005, before it was +0.900")
+    expected = "confidence in what must go, less what may be left of it, is -0.005, before it was +0.900"
+    assert summary(found, "class").endswith(expected)
+    against = found.model_copy(update={"against": "relearn"})
+    assert "what relearn brings back of forget is -0.005" in summary(against, "class")
+    unhelped = found.model_copy(update={"untouched": -0.01})
+    assert summary(unhelped, "class").endswith(", and no strength that was tried lowers it")

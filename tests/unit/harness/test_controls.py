@@ -30,7 +30,7 @@ from unrecall.evidence.pool import Dose, Pool
 from unrecall.evidence.scores import Scores
 from unrecall.evidence.setting import Models, Setting, Subject
 from unrecall.harness import controls
-from unrecall.harness.controls import Arms, Control, Copy
+from unrecall.harness.controls import Arms, Claim, Control, Copy
 from unrecall.harness.inspection import inspection_finding
 from unrecall.harness.scoring import score_finding
 from unrecall.record import stats
@@ -59,6 +59,8 @@ def often(run: Callable[[np.random.Generator], bool | None], wanted: bool) -> in
     return outcomes.count(wanted)
 
 
+UNKNOWN = Claim("nobody knows", "nobody should know, but somebody does")
+
 # Membership.
 
 
@@ -80,7 +82,7 @@ def arms(rng: np.random.Generator, noise: Draw, *, models: int, effect: float = 
     """The negative control: models that know neither arm, and find some examples harder than others alike."""
     hard = noise(rng, 2 * sizes)
     shown = [hard + 0.5 * noise(rng, 2 * sizes) for _ in range(models)]
-    return controls.tells_nothing([Arms(one[:sizes] + effect, one[sizes:]) for one in shown], "nobody knows")
+    return controls.tells_nothing([Arms(one[:sizes] + effect, one[sizes:]) for one in shown], UNKNOWN)
 
 
 @each_noise
@@ -101,7 +103,7 @@ def test_a_variance_that_is_known_to_be_larger_is_taken_into_account() -> None:
 
     def failed(rng: np.random.Generator, inflation: float) -> bool | None:
         twice = Arms(np.repeat(rng.normal(size=20), 2), np.repeat(rng.normal(size=20), 2))
-        return controls.tells_nothing([twice], "nobody knows", inflation=inflation).holds
+        return controls.tells_nothing([twice], UNKNOWN, inflation=inflation).holds
 
     assert often(lambda rng: failed(rng, 1.0), False) > MOST
     assert often(lambda rng: failed(rng, 2.0), False) <= MOST
@@ -109,15 +111,15 @@ def test_a_variance_that_is_known_to_be_larger_is_taken_into_account() -> None:
 
 def test_where_fewer_than_half_is_chance_only_more_fails() -> None:
     high, low = np.arange(10.0) + 20, np.arange(10.0)
-    assert controls.tells_nothing([Arms(low, high)], "nobody knows", upwards=True).holds is True
-    assert controls.tells_nothing([Arms(high, low)], "nobody knows", upwards=True).holds is False
+    assert controls.tells_nothing([Arms(low, high)], UNKNOWN, upwards=True).holds is True
+    assert controls.tells_nothing([Arms(high, low)], UNKNOWN, upwards=True).holds is False
 
 
 def test_too_few_examples_are_no_control() -> None:
     """Of 3 and 3 the most extreme order has a chance of 2 / 20, of 4 and 4 of 2 / 70; of 1 and 39 it has 2 / 40."""
-    few = controls.tells_nothing([Arms(np.arange(3.0) + 9, np.arange(3.0))], "nobody knows")
+    few = controls.tells_nothing([Arms(np.arange(3.0) + 9, np.arange(3.0))], UNKNOWN)
     assert few == Control("nobody knows (no test: 3 and 3 examples are too few)")
-    assert controls.tells_nothing([Arms(np.arange(4.0) + 9, np.arange(4.0))], "nobody knows").holds is False
+    assert controls.tells_nothing([Arms(np.arange(4.0) + 9, np.arange(4.0))], UNKNOWN).holds is False
     assert [controls.too_few(1, n) for n in (38, 39)] == [True, False]
     assert not controls.too_few(10**6, 10**6)
 
@@ -279,6 +281,34 @@ def test_too_few_retrained_models_are_no_control_of_an_inspection() -> None:
     assert controls.sees_hidden(hidden, [0.1, 0.2], 0).holds is controls.sees_none([0.1] * 5, 0).holds is None
 
 
+def test_a_control_that_fails_says_what_should_have_been() -> None:
+    """What it expects would state the opposite of what happened."""
+    alike = Estimate(value=1.0, note=stats.ALIKE)
+    assert controls.recognises(alike) == Control(
+        "the original should recognise more than retrained models do, but does not: r = 1.00 for every example", False
+    )
+    wide = controls.tells_members(Estimate(value=0.6, low=0.4, high=0.8))
+    assert wide.sentence.startswith("should tell forget from holdout in the original, but does not: AUC 0.60, ")
+    shown = np.zeros((1, 8))
+    blind = controls.brings_back(Copy(np.ones(8), np.ones(8), np.zeros(8), shown, [0]))
+    assert blind.sentence == (
+        "should bring back what a copy of the original only hides, but does not: the copy shows 0.00, attacked 0.00, "
+        "the original 1.00, on 8 examples"
+    )
+    odd = controls.sees_none([0.0, 0.01, 0.02, 0.03, 9.0], 1)
+    assert odd.sentence.startswith("no retrained model should stand out from the others, but one does: 9.00, ")
+    random = np.zeros((3, 20))
+    useless = controls.harm_less(np.ones(20), {"random requests": random, "another": np.ones((1, 20))}, random)
+    assert useless.sentence.startswith("these should harm at most half as much as its 1.00, but not all of them do: ")
+
+
+@pytest.mark.parametrize(
+    ("chance", "text"), [(0.0, "p < 0.01"), (0.012, "p = 0.01"), (0.0496, "p = 0.0496"), (0.0504, "p = 0.0504")]
+)
+def test_a_p_lies_on_the_side_of_the_level_on_which_it_is_said_to_lie(chance: float, text: str) -> None:
+    assert controls._p(chance) == text
+
+
 # Deletion attacks.
 
 
@@ -332,7 +362,8 @@ def test_membership_that_peeks_or_sees_nothing(samples_world: World, alone: bool
     peeking, blind = (report_on(Member(peeks), samples_world, alone=alone) for peeks in (True, False))
     assert (peeking.positive_holds, peeking.negative_holds) == (True, False)
     assert (blind.positive_holds, blind.negative_holds) == (False, True)
-    who = "the original doesn't tell one half of the holdout from the other" if alone else "retrained models don't tell"
+    half = "the original should not tell one half of the holdout from the other, but does: AUC 1.00, p < 0.01"
+    who = half if alone else "retrained models should not tell forget from holdout, but do: AUC 1.00, p < 0.01"
     assert peeking.negative_control.startswith(who)
 
 
@@ -400,7 +431,7 @@ class Peeking(Taught):
 def test_recovery_that_brings_the_original_fails_its_negative_control(class_world: World) -> None:
     report = report_on(Brings(), class_world)
     assert (report.positive_holds, report.negative_holds) == (True, False)
-    assert report.negative_control.startswith("retrained models show as much as the original")
+    assert report.negative_control.startswith("retrained models should show less than the original")
 
 
 def test_recovery_without_a_copy_can_fail(class_world: World) -> None:
@@ -425,7 +456,9 @@ def test_a_taught_attack_that_peeks_fails_its_negative_control(class_world: Worl
     """The original knew all of forget, and after the attack each retrained model knows half; of holdout it has none."""
     report = report_on(Peeking(), class_world)
     assert report.negative_holds is False
-    assert report.negative_control.startswith("a retrained model, taught from both, doesn't tell")
+    assert report.negative_control.startswith(
+        "a retrained model, taught from both, should not tell forget from holdout"
+    )
 
 
 def test_the_negative_control_of_residual_knowledge_is_no_identity(samples_world: World) -> None:

@@ -291,7 +291,8 @@ def test_the_negative_controls_harm_at_most_half_as_much() -> None:
     # 7 of 8, and random requests 0.5 on average: 1 and six times 0.5, which are six that it exceeds.
     harmful = {"chosen": most, "as_hard": [], "retrained": []}
     blind = finding_of(**harmful, random=[[outcome(0, 1, 2, 3), outcome(0, 4, 5, 6)]] * 3).report
-    assert blind.negative_control == "these harm at most half as much as its 0.88: random requests 0.50"
+    said = "these should harm at most half as much as its 0.88, but not all of them do: random requests 0.50"
+    assert blind.negative_control == said
     assert blind.negative_holds is False
 
 

@@ -7,9 +7,10 @@ import pytest
 from tests.worlds.records import alone, full, measurement, minimal
 from unrecall.record.never_trained import as_verdict
 from unrecall.record.schema import Damage, Doubt, Estimate, Label, Measurement, Reading, Record
-from unrecall.record.verdict import NOTHING, judge
-from unrecall.report import answers
+from unrecall.record.verdict import FEW_MODELS, NOTHING, WITHIN, judge
+from unrecall.report import answers, page
 from unrecall.report.answers import compared, regulator, request, unlearning, unsaid
+from unrecall.report.markdown import markdown
 
 
 def row(name: str, group: str, verdict: Label, leak: str | None = "above", note: str = "") -> Measurement:
@@ -73,6 +74,28 @@ def test_beside_a_no_stand_the_rows_that_can_not_tell() -> None:
     assert "Can’t tell" not in answers.answers(beside_retrained(rows[0]))[0].text
 
 
+def test_no_plain_no_stands_over_an_attack_that_can_not_tell_the_original() -> None:
+    """Its bounds hold all that it could show, and it shows as much as the original."""
+    told = row("relearn_mean", "recovery", "like retrained")
+    wide = measurement(
+        "prototypical_mean", "Prototypes", "recovery", (1.0, 1.0, 1.0), (1.0, 0.4), "inconclusive",
+        leak="above", note=f"Inconclusive: {WITHIN}.", bound_low=-2.13, bound_high=3.51,
+    )  # fmt: skip
+    untold = (
+        "Can’t be told from 2 retrained models, so much do they differ: Prototypes 1.000 (original 1.000, retrained "
+        "0.700, another one 0.000 to 1.000)."
+    )
+    for shown in (wide, wide.model_copy(update={"note": f"Inconclusive: {FEW_MODELS}."})):
+        record = beside_retrained(told, shown)
+        for answer in (answers.answers(record)[0], regulator(record)[0]):
+            assert (answer.word, answer.tone) == ("No, as far as can be told", "open")
+            assert untold in answer.text
+            assert "Can’t tell:" not in answer.text
+        assert answers.answers(record)[0].text.startswith(f"{untold} By the others, no more than models that never")
+    assert words(beside_retrained(told, wide.model_copy(update={"verdict": "leaks"})))[0] == "Yes"
+    assert words(beside_retrained(wide))[0] == "Inconclusive"
+
+
 def test_damage_beside_retrained_models_is_named() -> None:
     lost = row("test_accuracy", "utility", "over-forgets", leak=None)
     kept, unsure = (row("retain_accuracy", "utility", label, leak=None) for label in ("like retrained", "inconclusive"))
@@ -127,9 +150,16 @@ def labelled(label: Label, **changes: Any) -> Record:
 def test_the_model_the_case_and_the_day_are_named() -> None:
     record = full()
     digest, day = record.provenance.weights["unlearned"][:12], record.provenance.created[:10]
-    summary = record.scenario_summary.rstrip(".")  # no full stop before a semicolon
-    expected = f"weights {digest} (sha256 of its tensors); {record.scenario}: {summary}; audited on {day}."
-    assert answers.audited(record) == expected
+    assert answers.audited(record) == f"weights {digest} (sha256 of its tensors); {record.scenario}; audited on {day}."
+
+
+def test_what_was_asked_stands_under_the_title_once() -> None:
+    """In the scenario's own words, which know what is forgotten, and what the holdout is."""
+    record = full()
+    assert answers.asked([record, record, minimal()]) == [record.scenario_summary]
+    assert f'</h1>\n<p class="lead">{record.scenario_summary}</p>' in page([record])
+    assert f'</h1>\n<p class="lead">{record.scenario_summary}</p>' in page([record, full("scrub")])
+    assert markdown([record]).count(record.scenario_summary) == 1
 
 
 def test_of_one_person_it_is_said_how_many_others_are_less_known() -> None:
@@ -157,6 +187,23 @@ def test_damage_beside_records_never_trained_on_is_named() -> None:
     assert answer.word == "Accuracy on retain"
     assert "retain −10.0 (−12.0 to −9.0)" in answer.text
     assert words(labelled("not judged", damage=[]))[2] == "Not judged"
+
+
+def test_a_small_loss_that_is_not_chance_is_a_loss() -> None:
+    def damage(split: str, low: float, value: float, high: float) -> Damage:
+        return Damage(split=split, difference=Estimate(value=value, low=low, high=high, n=400), damaged=False)
+
+    retain, test = damage("retain", -0.037, -0.025, -0.015), damage("test", -0.049, -0.025, -0.004)
+    answer = answers.answers(labelled("leaks", damage=[retain, test]))[2]
+    assert (answer.word, answer.tone) == ("Some accuracy, less than 5 points", "open")
+    assert answer.text.startswith("Accuracy on retain and test fell, by less than 5 points. Change of accuracy since")
+    answer = answers.answers(labelled("leaks", damage=[retain, test, damage("holdout", -0.08, -0.02, 0.03)]))[2]
+    assert (answer.word, answer.tone) == ("Some accuracy", "open")
+    both = "fell, by less than 5 points. A loss of 5 points on holdout can’t be excluded. Change"
+    assert answer.text.startswith(f"Accuracy on retain and test {both}")
+    answer = answers.answers(labelled("leaks", damage=[damage("test", -0.08, -0.04, -0.01)]))[2]
+    assert (answer.word, answer.tone) == ("Some accuracy", "open")
+    assert answer.text.startswith("Accuracy on test fell, and not by chance. A loss of 5 points on test can’t be excl")
 
 
 @pytest.mark.parametrize("record", [full(), alone()], ids=["retrained", "never trained"])

@@ -12,15 +12,26 @@ import pytest
 
 from tests.worlds.records import HOSTILE, alone, estimate, full, hostile, many, matrix, measurement, minimal
 from unrecall.errors import BadInput
-from unrecall.record.schema import Cost, Curve, Exhibit, Measurement, Record, Series, Tuning, load
-from unrecall.report import page, write
+from unrecall.harness.suites import judged_names
+from unrecall.record.schema import Cost, Curve, Exhibit, Label, Measurement, Record, Series, Tuning, load
+from unrecall.report import page, scales, write
 from unrecall.report.curves import curve, undrawn, values
 from unrecall.report.figures import forgetting, gathered, plane, window
 from unrecall.report.matrices import heat
 from unrecall.report.page import grouped, is_picture
 from unrecall.report.plot import Axis, axis
 from unrecall.report.roles import by_method, legend, style
-from unrecall.report.sentences import how_it_forgot, last_points, limits, number, p, percent, share, span
+from unrecall.report.sentences import (
+    how_it_forgot,
+    last_points,
+    limits,
+    number,
+    p,
+    percent,
+    share,
+    shares_together,
+    span,
+)
 from unrecall.report.strips import strip
 
 
@@ -363,6 +374,38 @@ def test_a_point_stands_where_its_axes_say() -> None:
     assert log.at(0.0) is None
     assert axis("x", [3.0]).at(3.0) == pytest.approx(0.5)
     assert axis("x", [1, 5, 25], log=True, tick_each=True).ticks == [1, 5, 25]
+
+
+def test_no_bound_is_printed_that_a_measurement_can_not_reach() -> None:
+    wide = {"bound_low": -2.134, "bound_high": 3.505, "leak": "above", "margin": 0.5}
+    m = measurement("forget_accuracy", "A", "forgetting", (1.0, 1.0, 1.0), (1.0, 0.4), "inconclusive", **wide)
+    drawn = strip(m)
+    assert drawn is not None and (drawn.left, drawn.right) == (0.0, 1.03), "to the end of an interval"
+    html = page([full().model_copy(update={"measurements": [m]})])
+    assert '<span class="interval">0.000 – 1.000</span>' in html
+    assert "3.505" not in html and "−2.134" not in html
+    assert scales.bounds(m.model_copy(update={"unit": "%"})) == (0, 3.505)
+    assert scales.bounds(m.model_copy(update={"name": "residual_knowledge_sums"})) == (0, 3.505)
+    assert scales.bounds(m.model_copy(update={"name": "loss_left"})) == (-2.134, 3.505)
+    assert scales.bounds(m.model_copy(update={"bound_high": math.inf})) is None
+
+
+def test_of_each_judged_measurement_it_is_known_what_it_can_be() -> None:
+    assert set(judged_names()) <= scales.SHARES | scales.RATIOS | scales.OPEN
+    assert not scales.SHARES & (scales.RATIOS | scales.OPEN)
+
+
+def test_it_is_said_how_a_half_fits_to_a_larger_share_that_would_be_seen() -> None:
+    record = full("scrub", label="like retrained")
+
+    def said(share: int, label: Label = "like retrained") -> str:
+        line = f"Like retrained: all of it. {share} % left would be seen 4 times in 5 (Accuracy on forget)."
+        return shares_together(
+            record.model_copy(update={"verdict": record.verdict.model_copy(update={"label": label, "line": line})})
+        )
+
+    assert "but a leak 4 times in 5 only with 93 % left or more" in said(93)
+    assert said(50) == said(5) == said(93, "inconclusive") == ""
 
 
 def test_a_strip_has_room_for_every_model() -> None:

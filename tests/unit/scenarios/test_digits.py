@@ -28,6 +28,14 @@ def test_what_was_entered_wrongly_must_go_and_the_test_set_is_right() -> None:
     assert len(request.forget) + len(request.retain) == 1000
 
 
+def test_of_wrong_entries_it_is_said_what_they_are_and_that_the_holdout_has_them_too() -> None:
+    """Else an accuracy of 0 on the holdout, of retrained models too, looks like a fault."""
+    summary = Digits(forget="mistakes:0.1").make().summary
+    assert "; 106 of 1000 training pictures were entered under a wrong digit, and these entries must go. The" in summary
+    assert "The holdout is 49 more such entries, which no model was trained on: a model that gives the right" in summary
+    assert Digits().make().summary.endswith("; forget share:0.25 of 1000 training pictures")
+
+
 def test_a_share_of_mistakes_is_between_0_and_1() -> None:
     with pytest.raises(BadInput, match="between 0 and 1, got '2'"):
         Digits(forget="mistakes:2").make()
