@@ -305,8 +305,10 @@ def test_a_model_is_audited_by_plain_words_as_an_adapter_or_a_folder() -> None:
     assert folder.unlearned.value == pytest.approx(added.unlearned.value, abs=0.02)
 
 
-@pytest.mark.parametrize("unseen", ["holdout", "test"])
-def test_what_a_run_has_tuned_on_is_not_audited_afterwards(unseen: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("unseen", "named"), [("holdout", "."), ("test", "."), ("holdout", "model.safetensors")])
+def test_what_a_run_has_tuned_on_is_not_audited_afterwards(
+    unseen: str, named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Half of the holdout, or of the test set where there is none, serves tuning; a later audit does without."""
     sets = [*OWN[:6], f"--{unseen}", f"{unseen}.jsonl"]
     words = [
@@ -331,7 +333,7 @@ def test_what_a_run_has_tuned_on_is_not_audited_afterwards(unseen: str, monkeypa
         "audit",
         *up,
         "--unlearned",
-        ".",
+        named,
         "--suite",
         "loss",
         "--device",

@@ -186,11 +186,18 @@ def _leave_tuned_on(cell: Cell, request: Request) -> None:
         write_json(Path(cell.folder) / TUNED_ON, [digest(item) for item in iterate(validation)], private=True)
 
 
+def _tuned_on(checkpoint: Path) -> set[str]:
+    """Which holdout examples the strength of a checkpoint of ours was chosen by; none of others'."""
+    folder = checkpoint.resolve() if checkpoint.is_dir() else checkpoint.resolve().parent
+    place = next((place for place in (folder / TUNED_ON, folder.parent / TUNED_ON) if place.is_file()), None)
+    return set() if place is None else set(read_json(place))
+
+
 def audit_checkpoint(cell: Cell, model: Path, original: Path | None, retrained: Sequence[Path]) -> Record:
     """The audit of somebody else's checkpoint in place of a cell's method; models that aren't given are trained."""
     scenario, attacks, session = scenario_for(cell), suite(*cell.suite.split()), cell.session
-    if (tuned_on := model.resolve().parent / TUNED_ON).is_file():
-        scenario = replace(scenario, request=scenario.request.unseen(set(read_json(tuned_on))))
+    if tuned_on := _tuned_on(model):
+        scenario = replace(scenario, request=scenario.request.unseen(tuned_on))
     expected = identity(scenario, None, attacks.suiting(scenario.task), (cell.seeds, session)) | rate_key(cell.rate)
     own = checkpoint_key(original) if original else ""
     expected["checkpoints"] = content_key(checkpoint_key(model), own, *map(checkpoint_key, retrained))
@@ -213,11 +220,10 @@ def audit_checkpoint(cell: Cell, model: Path, original: Path | None, retrained: 
         trained.append(f"{missing} of {len(models)} retrained models")
     if trained:
         session.say(f"not given, and so trained here: {' and '.join(trained)}")
+    own_models = f" Trained for this audit, not given: {' and '.join(trained)}." if trained else ""
     run = Run(
         scenario=scenario.name,
-        summary=f"{scenario.summary} Trained for this audit, not given: {' and '.join(trained)}."
-        if trained
-        else scenario.summary,
+        summary=scenario.summary + own_models,
         method=cell.method,
         title=f"Checkpoint {cell.method}",
         identity=expected,

@@ -96,6 +96,11 @@ def score(attack: ScoredAttack, subject: Subject, setting: Setting, drawn: Draw)
     by_name = setting.cache.get("scores", key, ARRAYS, arrays)
     scores = Scores.from_arrays(by_name)
     check_finite(attack, scores.shown)
+    if attack.reading == "recovery" and len(scores.budgets) == 1:
+        raise NotSupported(
+            f"{type(attack).__name__}: expected a copy of {subject.role} that the attack changed and that stayed "
+            "finite, got none. Set other learning rates."
+        )
     return scores
 
 
