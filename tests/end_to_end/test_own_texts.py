@@ -552,17 +552,37 @@ def test_offline_the_hub_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
         language.load("who/what")
 
 
-def test_a_key_that_several_texts_share_is_proposed_as_whose_they_are() -> None:
-    clients = {"forget": ["ann", "ann"], "holdout": ["bob", "bob", "cid", "cid"]}
-    first = {"forget": 0, "holdout": 40}
-    for split, names in clients.items():
-        own = enumerate(names, first[split])
+def clients(*others: str) -> dict[str, str]:
+    """Two texts of one client to forget, and one of each of the others for the holdout."""
+    for split, start, names in (("forget", 0, ("ann", "ann")), ("holdout", 40, others)):
+        own = enumerate(names, start)
         write(f"{split}-of.jsonl", *({**facts()[i], "client": name, "id": i} for i, name in own))
-    given = {"model": "model", "forget": "forget-of.jsonl", "retain": "retain.jsonl", "holdout": "holdout-of.jsonl"}
-    assert "if 'client' says whose each text is, name it with --group" in Texts(**given).make().summary
-    assert "--group" not in Texts(**given, group="client").make().summary
+    return {"model": "model", "forget": "forget-of.jsonl", "retain": "retain.jsonl", "holdout": "holdout-of.jsonl"}
+
+
+@pytest.mark.parametrize("others", [["bob", "bob", "cid", "cid"], ["bob", "cid", "dan", "eve"]])
+def test_a_key_that_several_texts_share_is_proposed_as_whose_they_are(
+    others: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    given: dict[str, Any] = clients(*others)
+    made = Texts(**given).make()
+    assert made.note == (
+        "the key 'client' was ignored, by which the 2 texts of forget are of 1: if it says whose each is, give --group "
+        "client, and persons are counted in place of texts"
+    )
+    assert "client in 2 records of forget-of.jsonl" in made.summary
+    assert Texts(**given, group="client").make().note == ""
+    own = [word for name, value in given.items() for word in (f"--{name}", value)]
+    assert call("run", *own, "--anyway", *HOW, "--no-tune", "--alone", "--suite", "loss") == 0
+    assert f"note: {made.note}\n" in capsys.readouterr().err
+    assert call("doctor", *own, *HOW[:6], "--no-tune", "--alone", "--suite", "loss") == 0
+    assert f"  data       {made.note}\n" in capsys.readouterr().out
+
+
+def test_a_key_that_names_nobody_is_told_with_those_that_are_there() -> None:
+    given: dict[str, Any] = clients("bob", "cid", "dan", "eve")
     with pytest.raises(
-        BadInput, match=r"forget-of\.jsonl:1: expected 'clint' to .*, got no such key\. Did you mean 'clie"
+        BadInput, match=r"forget-of\.jsonl:1: expected 'clint' to .*, got no such key\. Did you mean 'cli"
     ):
         Texts(**given, group="clint").make()
     write("forget-of.jsonl", {**facts()[0], "client": None})

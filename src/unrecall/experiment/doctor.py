@@ -55,6 +55,8 @@ def doctor(case: Case) -> Iterator[Line]:
     for examples in (request.holdout, request.test):
         if isinstance(examples, Absent):
             yield Line("data", examples.reason)
+    if scenario.note:
+        yield Line("data", scenario.note)
     model = case.start()
     check_inputs(scenario.task, model, request)
     yield Line("checks", "every example, the sets against each other, the model's outputs: fine")

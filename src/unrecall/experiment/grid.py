@@ -130,6 +130,8 @@ def run_cell(cell: Cell) -> Record:
     check_writable(folder / "parts" / "part", private=True)
     shared(on_disk=True).check()
     _check_known(cell, scenario)
+    if scenario.note:
+        session.say(f"note: {scenario.note}")
     if cell.show:
         case = Case(scenario, method, (), Session(device=cell.device), cell.tuned, cell.seeds.training)
         for line in beforehand(case):
@@ -198,16 +200,15 @@ def audit_checkpoint(cell: Cell, model: Path, original: Path | None, retrained: 
     check_writable(Path(cell.folder) / "parts" / "part", private=True)
     shared(on_disk=True).check()
     check_folders(scenario.task, scenario.request, model, *retrained, *filter(None, [original]))
+    if scenario.note:
+        session.say(f"note: {scenario.note}")
     seed = cell.seeds.training
     like = architecture(scenario, seed, session) if original else scenario.train_original(seed, session).model
     source = loaded(like, original) if original else like
     after = loaded(source, model)
     scenario = replace(scenario, retrained=tuple(loaded(source, path) for path in retrained) or scenario.retrained)
     models = references(scenario, session)
-    trained = [] if original or scenario.original is not None else ["the original"]
-    if missing := len(models) - len(scenario.retrained):
-        trained.append(f"{missing} of {len(models)} retrained models")
-    if trained:
+    if trained := _trained_here(scenario, original, len(models)):
         session.say(f"not given, and so trained here: {' and '.join(trained)}")
     run = Run(
         scenario=scenario.name,
@@ -234,3 +235,11 @@ def audit_checkpoint(cell: Cell, model: Path, original: Path | None, retrained: 
     record.save(cell.record)
     session.end()
     return record
+
+
+def _trained_here(scenario: Scenario, original: Path | None, models: int) -> list[str]:
+    """Which models of an audit were trained for it, as nobody gave them, in words; `models`: how many retrained."""
+    trained = [] if original or scenario.original is not None else ["the original"]
+    if missing := models - len(scenario.retrained):
+        trained.append(f"{missing} of {models} retrained models")
+    return trained

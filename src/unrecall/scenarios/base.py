@@ -75,6 +75,7 @@ FIELDS: Fields = {
         "float32, float16, bfloat16 or None",
     ),
     "reported": (_are_values, "numbers by method and measurement"),
+    "note": (kind_of(str), "a text"),
 }
 """What each field of a scenario must be: a test, and how it is said."""
 
@@ -88,7 +89,8 @@ class Scenario:
     are trained to minimise. `original` and `retrained`: the user's own models, used as they are. `references`: how many
     retrained models to train by default.
     `precision`: the number format that the unlearned model is rounded to, before it is audited, and written in; None
-    leaves it as the original is. `reported`: a paper's values, by method and measurement.
+    leaves it as the original is. `reported`: a paper's values, by method and measurement. `note`: what whoever runs it
+    should know before; it stands in no record.
     """
 
     name: str
@@ -104,6 +106,7 @@ class Scenario:
     references: int = 5
     precision: str | None = None
     reported: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    note: str = ""
     keys: dict[int, str] = field(default_factory=dict, init=False, repr=False, compare=False)
     """What `start_key` gave, by seed."""
 

@@ -87,6 +87,7 @@ class Texts(OwnFiles):
             rerecipe=adamw(self.lr, self.epochs, 32, 0.01),
             references=self.references,
             precision=loaded.precision,
+            note=self._shared_key(),
         )
 
     def _planted(self, forget: list[Any], holdout: list[Any]) -> list[int] | None:
@@ -137,17 +138,27 @@ class Texts(OwnFiles):
             for key, count in ignored(Path(path)).items()
             if key != self.group
         ]
-        hint = f"; if '{key}' says whose each text is, name it with --group" if (key := self._owner_key()) else ""
-        return f"; keys that were ignored: {', '.join(keys)}{hint}" if keys else ""
+        return f"; keys that were ignored: {', '.join(keys)}" if keys else ""
+
+    def _shared_key(self) -> str:
+        """What to do about an ignored key that several texts of forget share, as those of one person do."""
+        if not (key := self._owner_key()):
+            return ""
+        values = [line.get(key) for _, line in records(Path(self.forget))]
+        return (
+            f"the key '{key}' was ignored, by which the {len(values)} texts of forget are of {len(set(values))}: if it "
+            f"says whose each is, give --group {key}, and persons are counted in place of texts"
+        )
 
     def _owner_key(self) -> str:
-        """An ignored key by which several texts of forget and of holdout belong together, as a person's do; or none."""
+        """An ignored key by which several texts of forget, or of both arms, belong together, as a person's; or none."""
         if self.group or not self.holdout:
             return ""
-        lines = [line for path in (self.forget, self.holdout) for _, line in records(Path(path))]
+        forget, holdout = ([line for _, line in records(Path(path))] for path in (self.forget, self.holdout))
         for key in ignored(Path(self.holdout)):
-            values = [line.get(key) for line in lines]
-            if all(isinstance(value, str | int) for value in values) and 1 < len(set(values)) <= len(values) / 2:
+            values, own = ([line.get(key) for line in lines] for lines in ([*forget, *holdout], forget))
+            named = all(isinstance(value, str | int) for value in values) and len(set(values)) > 1
+            if named and any(2 * len(set(part)) <= len(part) for part in (values, own)):
                 return key
         return ""
 
