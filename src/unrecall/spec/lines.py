@@ -81,7 +81,9 @@ def _pairs(text: str, whole: str) -> Iterator[tuple[str, str]]:
     for part in filter(None, text.split(",")):
         key, equals, value = part.partition("=")
         if not equals or not key.strip():
-            raise BadInput(f"'{whole}': expected key=value, got '{part}'.")
+            name = whole.strip().partition(":")[0]
+            meant = f" Did you mean '{name}.py:{text}'?" if Path(f"{name}.py").is_file() else ""
+            raise BadInput(f"'{whole}': expected key=value, got '{part}'.{meant}")
         yield key.strip(), value.strip()
 
 
@@ -233,7 +235,9 @@ def _entry(name: str, kind: Kind) -> Entry:
     if entry is None and name.endswith(".py"):
         raise BadInput(f"{name}: expected a name of it, as in {name}:make, got the file alone. Say which {kind[:-1]}.")
     if entry is None:
-        raise BadInput(f"unknown {kind.removesuffix('s')} '{name}'. {nearest(name, (e.name for e in entries(kind)))}")
+        what = kind.removesuffix("s")
+        of_file = f"What {name}.py defines goes by {name}.py:NAME." if Path(f"{name}.py").is_file() else ""
+        raise BadInput(f"unknown {what} '{name}'. {of_file or nearest(name, (e.name for e in entries(kind)))}")
     return entry
 
 

@@ -201,6 +201,10 @@ def test_own_file(case: Path) -> None:
     assert show(wrapped) == "spotter(salun(case.py:Mine:tau=0.25):share=0.1)"
     absolute = f"{Path.cwd()}/case.py:Mine"
     assert show(parse(absolute, "methods")) == absolute
+    with pytest.raises(BadInput, match=r"expected key=value, got 'make'\. Did you mean 'case\.py:make'\?"):
+        parse("case:make", "scenarios")
+    with pytest.raises(BadInput, match=r"unknown scenario 'case'\. What case\.py defines goes by case\.py:NAME"):
+        parse("case:make:x=1", "scenarios")
     function = parse("case.py:make", "scenarios")
     assert function() is None
     with pytest.raises(BadInput, match=r"make: unknown parameter 'x'\. It takes no parameters\."):
