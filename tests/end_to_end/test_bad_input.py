@@ -110,7 +110,7 @@ BAD: list[tuple[str, list[str], str]] = [
     ("NaN in a checkpoint", ["nan", *AUDIT], "finite weights in float32, got NaN or infinity in 6.bias"),
     ("missing record", ["check", "nowhere.json"], "expected a record or a folder of records, got nothing there"),
     ("folder for a record", ["check", "."], r"at least one record\.json below it, got none\. Name a record"),
-    ("no record", ["check", "case.py"], "expected JSON"),
+    ("no record", ["check", "case.py"], r"an unrecall record \(JSON\), got .*\. Name a record\.json, or a folder"),
     ("missing records", ["report", "nowhere"], "got nothing there"),
     ("no records", ["report", "."], r"expected at least one record\.json below it"),
     ("folder is a file", with_(RUN, out="case.py"), "expected a folder, got a file"),
