@@ -84,7 +84,15 @@ def test_what_tuning_takes_of_the_holdout_counts(samples_world: World, capsys: p
         ({"method": "scrab"}, r"unknown method 'scrab'\. Did you mean 'scrub'"),
         ({"method": ur.methods.SCRUB}, "forget: expected method to be a method or its line"),
         ({"request": [1]}, "forget: expected request to be a Request"),
-        ({"model": "a.pt"}, r"forget: expected model to be a trained torch\.nn\.Module"),
+        (
+            {"model": "a.pt"},
+            r"forget: expected model to be a trained torch\.nn\.Module, got 'a\.pt'\. Load the file's weig",
+        ),
+        (
+            {"model": {"fc.weight": 0}},
+            r"forget: expected model .*, got dict\. Load the weights into the network, model\.lo",
+        ),
+        ({"model": None}, r"forget: expected model .*, got NoneType\. Build the network"),
         ({"retrained": 3}, "forget: expected retrained to be a model, or a list of models"),
         ({"attacks": "los"}, r"unknown attack 'los'\. Did you mean 'loss'"),
         ({"attacks": 3}, "attacks: expected a suite, names or attacks"),
