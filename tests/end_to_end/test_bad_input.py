@@ -98,6 +98,7 @@ BAD: list[tuple[str, list[str], str]] = [
     ("unknown device", with_(RUN, device="tpu"), "device: expected cpu or cuda, got 'tpu'"),
     ("unknown option", [*RUN, "--speed"], "No such option: --speed"),
     ("missing option", ["run", "--method", "rurk"], "Missing option '--scenario'"),
+    ("no method", ["run", *WHO], r"Missing option '--method'.*\. 'unrecall list methods' names them\."),
     ("unknown command", ["forget"], "No such command 'forget'"),
     ("unknown kind", ["list", "method"], "or the name of one, got 'method'. Did you mean 'methods'"),
     ("unknown name", ["list", "zzz"], "got 'zzz'. Known: methods, attacks, metrics, scenarios."),
