@@ -67,6 +67,10 @@ def test_a_class_says_that_no_holdout_would_do(class_world: World, capsys: pytes
     ur.forget(w.original, w.request, "ssd", attacks="loss", tune=False, session=SHOWN)
     said = capsys.readouterr().err
     assert "note: no verdict: a whole class must go, which forget and holdout share. Two models" in said
+    request = ur.Request(w.request.forget, w.request.retain, kind="class", masked=w.request.masked)
+    outcome = ur.forget(w.original, request, "ssd", attacks="loss", tune=False, session=SHOWN)
+    assert "note: no verdict: a whole class must go, which a holdout would share. Two models" in capsys.readouterr().err
+    assert "which a holdout would share. Stated: of forget" in outcome.record.verdict.line
 
 
 def test_what_tuning_takes_of_the_holdout_counts(samples_world: World, capsys: pytest.CaptureFixture[str]) -> None:
