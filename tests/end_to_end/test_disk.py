@@ -193,7 +193,7 @@ def test_json_that_cant_be_held_is_one_line(text: str, command: str, capsys: pyt
     Path("many/record.json").write_text(text)
     assert call(command, "many") == 2
     told = capsys.readouterr().err
-    assert "error: many/record.json: expected JSON, got " in told
+    assert "error: many/record.json: expected an unrecall record (JSON), got " in told
     assert "Traceback" not in told
 
 

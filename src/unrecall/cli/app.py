@@ -189,7 +189,8 @@ def main(arguments: list[str] | None = None) -> None:
         _check_text(sys.argv[1:] if arguments is None else arguments)
         code = (app(arguments, standalone_mode=False) or 0) if works(os.environ) else 0
     except typer.TyperException as error:
-        code = complain(error.format_message())
+        hint = " 'unrecall list methods' names them." if "Missing option '--method'" in error.format_message() else ""
+        code = complain(error.format_message() + hint)
     except BrokenPipeError:  # who read the output has read enough, as head does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141

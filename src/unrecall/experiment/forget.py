@@ -13,6 +13,7 @@ from unrecall.experiment.run import Outcome, experiment
 from unrecall.harness.audit import models_of
 from unrecall.harness.suites import Attacks, suite_of
 from unrecall.methods.base import Method, method_of
+from unrecall.nn.usable import no_module
 from unrecall.record.possible import Sizes, lacking
 from unrecall.scenarios.base import Scenario
 from unrecall.tasks.base import Task
@@ -26,7 +27,6 @@ def _whole(value: object) -> bool:
 
 
 FIELDS: Fields = {
-    "model": (kind_of(nn.Module), "a trained torch.nn.Module"),
     "request": (kind_of(Request), "a Request, as ur.Request(forget, retain) is"),
     "method": (kind_of(Method, str), "a method or its line, as 'scrub' or 'rurk:tau=0.05'"),
     "task": (kind_of(Task, NOTHING), "a Task, as ur.tasks.Classification() is, or None"),
@@ -34,7 +34,7 @@ FIELDS: Fields = {
     "seed": (_whole, "a whole number from 0"),
     "session": (kind_of(Session, NOTHING), "a Session or None"),
 }
-"""What each argument must be."""
+"""What each argument but the model must be."""
 
 
 def forget(
@@ -63,6 +63,8 @@ def forget(
 
     What can't be judged is said before anything starts. Raises BadInput where model, data and task don't fit.
     """
+    if not isinstance(model, nn.Module):
+        raise no_module("forget: expected model to be a trained torch.nn.Module", model)
     check_fields("forget", FIELDS, {**locals()})
     chosen, session, models = method_of(method), session or Session(show=True), models_of(retrained)
     task = task or Classification.of(request)

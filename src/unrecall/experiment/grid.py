@@ -215,10 +215,7 @@ def audit_checkpoint(cell: Cell, model: Path, original: Path | None, retrained: 
     after = loaded(source, model)
     scenario = replace(scenario, retrained=tuple(loaded(source, path) for path in retrained) or scenario.retrained)
     models = references(scenario, session)
-    trained = [] if original or scenario.original is not None else ["the original"]
-    if missing := len(models) - len(scenario.retrained):
-        trained.append(f"{missing} of {len(models)} retrained models")
-    if trained:
+    if trained := _trained_here(scenario, original, len(models)):
         session.say(f"not given, and so trained here: {' and '.join(trained)}")
     own_models = f" Trained for this audit, not given: {' and '.join(trained)}." if trained else ""
     run = Run(
@@ -244,3 +241,11 @@ def audit_checkpoint(cell: Cell, model: Path, original: Path | None, retrained: 
     record.save(cell.record)
     session.end()
     return record
+
+
+def _trained_here(scenario: Scenario, original: Path | None, models: int) -> list[str]:
+    """Which models of an audit were trained for it, as nobody gave them, in words; `models`: how many retrained."""
+    trained = [] if original or scenario.original is not None else ["the original"]
+    if missing := models - len(scenario.retrained):
+        trained.append(f"{missing} of {models} retrained models")
+    return trained

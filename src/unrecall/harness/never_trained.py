@@ -256,8 +256,9 @@ def _shared(setting: Setting) -> str:
         for split in ("forget", "holdout")
         if len(setting.request[split])
     ]
+    shared = "which forget and holdout share" if len(setting.request.holdout) else "which a holdout would share"
     return (
-        f"a whole {setting.request.kind} is to be forgotten, which forget and holdout share. Stated: "
+        f"a whole {setting.request.kind} is to be forgotten, {shared}. Stated: "
         f"{'; '.join(stated)}. What a model gets right that never met it, only retrained models show, or small ones "
         "that were trained on retain."
     )

@@ -1,8 +1,9 @@
 """What a model must be so that it can be looked into, changed and copied; BadInput where it isn't."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from pathlib import Path
 from types import FunctionType, MethodType
 from typing import Any
 
@@ -23,9 +24,7 @@ def check_model(model: nn.Module) -> None:
     Quantised ones, of whatever library, hold their weights in whole numbers, in single bytes or in packed objects.
     """
     if not isinstance(model, nn.Module):
-        raise BadInput(
-            f"model: expected a torch.nn.Module, got {type(model).__name__}. Build the network, and load its weights."
-        )
+        raise no_module("model: expected a torch.nn.Module", model)
     if isinstance(model, torch.jit.ScriptModule):
         raise BadInput(
             f"model: expected a module of Python code, got a scripted or traced one ({type(model).__name__}). Give the "
@@ -54,6 +53,19 @@ def check_model(model: nn.Module) -> None:
     if next(model.parameters(), None) is None:
         raise BadInput("model: expected weights to change, got a model without parameters. Give one that was trained.")
     _check_copies(model)
+
+
+def no_module(expected: str, given: object) -> BadInput:
+    """What to raise where weights, their file, or anything else is given in place of a model."""
+    advice = "Build the network, and load its weights."
+    if isinstance(given, Mapping):
+        advice = "Load the weights into the network, model.load_state_dict(weights), and give the model."
+    if isinstance(given, str | Path):
+        advice = (
+            "Load the file's weights into the network, model.load_state_dict(torch.load(file)), and give the model."
+        )
+    got = repr(str(given)) if isinstance(given, str | Path) else type(given).__name__
+    return BadInput(f"{expected}, got {got}. {advice}")
 
 
 def _check_copies(model: nn.Module) -> None:

@@ -83,7 +83,8 @@ def possible(sizes: Sizes) -> Iterator[str]:
 def lacking(sizes: Sizes) -> str:
     """Why there is no verdict without retrained models; empty where there can be one."""
     if sizes.kind in SHARED:
-        return f"a whole {sizes.kind} must go, which forget and holdout share"
+        shared = "which forget and holdout share" if sizes.holdout else "which a holdout would share"
+        return f"a whole {sizes.kind} must go, {shared}"
     if sizes.holdout < FEWEST_HOLDOUT:
         return f"that needs a holdout of {FEWEST_HOLDOUT} at least, got {sizes.holdout}"
     if not levels(_smallest(sizes.labellings))[0]:

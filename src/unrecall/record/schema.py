@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from unrecall.disk.files import read_json, write_text
+from unrecall.disk.files import parse_json, read_text, write_text
 from unrecall.errors import BadInput
 from unrecall.record.migrate import SCHEMA, migrated
 
@@ -472,9 +472,10 @@ class Record(Frozen):
 
 def load(path: str | Path) -> Record:
     """Reads a record of this schema or an older one; BadInput says which field is off, or what wrote a newer one."""
-    data = read_json(Path(path))
+    hint = "Name a record.json, or a folder that holds some."
+    data = parse_json(read_text(Path(path)), str(path), "an unrecall record (JSON)", hint)
     if not isinstance(data, dict) or "schema_version" not in data:
-        raise BadInput(f"{path}: expected an unrecall record, got JSON without schema_version.")
+        raise BadInput(f"{path}: expected an unrecall record, got JSON without schema_version. {hint}")
     version = data["schema_version"]
     try:
         data = migrated(data)

@@ -67,6 +67,10 @@ def test_a_class_says_that_no_holdout_would_do(class_world: World, capsys: pytes
     ur.forget(w.original, w.request, "ssd", attacks="loss", tune=False, session=SHOWN)
     said = capsys.readouterr().err
     assert "note: no verdict: a whole class must go, which forget and holdout share. Two models" in said
+    request = ur.Request(w.request.forget, w.request.retain, kind="class", masked=w.request.masked)
+    outcome = ur.forget(w.original, request, "ssd", attacks="loss", tune=False, session=SHOWN)
+    assert "note: no verdict: a whole class must go, which a holdout would share. Two models" in capsys.readouterr().err
+    assert "which a holdout would share. Stated: of forget" in outcome.record.verdict.line
 
 
 def test_what_tuning_takes_of_the_holdout_counts(samples_world: World, capsys: pytest.CaptureFixture[str]) -> None:
@@ -84,7 +88,15 @@ def test_what_tuning_takes_of_the_holdout_counts(samples_world: World, capsys: p
         ({"method": "scrab"}, r"unknown method 'scrab'\. Did you mean 'scrub'"),
         ({"method": ur.methods.SCRUB}, "forget: expected method to be a method or its line"),
         ({"request": [1]}, "forget: expected request to be a Request"),
-        ({"model": "a.pt"}, r"forget: expected model to be a trained torch\.nn\.Module"),
+        (
+            {"model": "a.pt"},
+            r"forget: expected model to be a trained torch\.nn\.Module, got 'a\.pt'\. Load the file's weig",
+        ),
+        (
+            {"model": {"fc.weight": 0}},
+            r"forget: expected model .*, got dict\. Load the weights into the network, model\.lo",
+        ),
+        ({"model": None}, r"forget: expected model .*, got NoneType\. Build the network"),
         ({"retrained": 3}, "forget: expected retrained to be a model, or a list of models"),
         ({"attacks": "los"}, r"unknown attack 'los'\. Did you mean 'loss'"),
         ({"attacks": 3}, "attacks: expected a suite, names or attacks"),

@@ -11,7 +11,8 @@ from unrecall.record.possible import COUNTED, Sizes, possible, remembered
         (Sizes("samples", 100, 400, 5), ["beside 5 retrained models"]),
         (Sizes("class", 12, 0, 2), ["beside 2 retrained models", "5 retrained models make"]),
         (Sizes("samples", 3, 9, 5), ["beside 5 retrained models", "with 3 forgotten, the original itself"]),
-        (Sizes("class", 12, 40, 1), ["no verdict .* a whole class must go"]),
+        (Sizes("class", 12, 40, 1), ["no verdict .* a whole class must go, which forget and holdout share"]),
+        (Sizes("class", 12, 0, 1), ["no verdict .* a whole class must go, which a holdout would share"]),
         (Sizes("samples", 12, 3, 0), ["no verdict .* a holdout of 4 at least, got 3"]),
         # One against 18 can be dealt out in 19 ways: no p of 5 %. Of 20, 24 and 99 others p is 1/20, 1/25 and 1/100.
         (

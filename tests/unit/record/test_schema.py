@@ -139,7 +139,11 @@ def test_schema_errors_name_the_field(change: Callable[[dict[str, Any]], Any], m
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("{", "expected JSON, got .* character 2"), ("[]", "without schema_version"), ("3", "without")],
+    [
+        ("{", r"expected an unrecall record \(JSON\), got .* character 2"),
+        ("[]", "without schema_version"),
+        ("3", "without"),
+    ],
 )
 def test_what_is_no_record(text: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "record.json"
