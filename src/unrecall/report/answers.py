@@ -14,7 +14,7 @@ from unrecall.record.never_trained import ALPHA, MARGIN
 from unrecall.record.never_trained_lines import SHARES_LEFT, after, strength
 from unrecall.record.schema import AttackTest, Measurement, NeverTrained, Record
 from unrecall.record.verdict import NOTHING, family, reference_values
-from unrecall.report import matrices, scales
+from unrecall.report import harm, matrices, scales
 from unrecall.report.never_trained import GRADES, in_points
 from unrecall.report.scales import says_nothing
 from unrecall.report.sentences import number, p, percent, references, share
@@ -73,6 +73,7 @@ def request(record: Record) -> str:
     whole = f" ({kind})" if forget is not None and record.kind != "samples" else ""
     drawn = [f"{count:,} of {split}" for split, count in record.observed.items()]
     sample = f" Models were looked at on {' and '.join(drawn)}, drawn at random." if drawn else ""
+    sample += f" {harm.WHOSE}" if harm.reports(record) else ""
     return f"Forget {what}{whole}" + ("." if retain is None else f"; {retain:,} stay.") + sample
 
 
@@ -122,9 +123,22 @@ def unchanged(record: Record) -> bool:
     )
 
 
+def title(record: Record) -> str:
+    """What the page is about."""
+    question = "can a request harm others" if harm.alone(record) else "did it forget"
+    return f"{record.method_title} on {record.scenario}: {question}?"
+
+
+def harmful(record: Record) -> list[Answer]:
+    """Whether the requests of attacks that make some of their own harm others, an answer an attack."""
+    replies = [(report, *harm.reply(record, report)) for report in harm.reports(record)]
+    return [_answer(f"Can a request harm others? {report.title}", word, text) for report, word, text in replies]
+
+
 def answers(record: Record) -> list[Answer]:
     """The three questions: what it knows, whether anyone can tell who was in, and what else was damaged."""
-    questions = ("Does it still know?", "Can anyone tell they were in?", "What else was damaged?")
+    damaged = "What else did the scenario’s own request damage?" if harm.reports(record) else "What else was damaged?"
+    questions = ("Does it still know?", "Can anyone tell they were in?", damaged)
     if unchanged(record):
         knowledge, recognition = _unchanged(record)
         damage = NOTHING_FOUND, "The weights are the original’s."

@@ -63,7 +63,7 @@ def _screen(record: Record, told: str) -> Iterator[str]:
     yield f"**Verdict**: {_text(record.verdict.line)}"
     if told:
         yield _text(told)
-    for answer in answers.answers(record):
+    for answer in (*answers.harmful(record), *answers.answers(record)):
         yield f"## {answer.question}\n\n**{_text(answer.word)}.** {_text(answer.text)}"
     yield "## Questions of the European Data Protection Board (Opinion 28/2024)"
     for answer in answers.regulator(record):

@@ -17,6 +17,7 @@ from unrecall.report import (
     answers,
     curves,
     figures,
+    harm,
     matrices,
     never_trained,
     readings,
@@ -73,16 +74,19 @@ def page(records: Sequence[Record], declared: Mapping[str, Side | None] | None =
 
 def prepared(record: Record) -> Record:
     """The record as people read it: judged anew by this version, without what can't be printed."""
-    return without_row_verdicts(judged(shown(record)))
+    read = without_row_verdicts(judged(shown(record)))
+    return read.model_copy(update={"doubts": [harm.doubt(read, doubt) for doubt in read.doubts]})
 
 
 def remark(record: Record, declared: Mapping[str, Side | None] | None) -> str:
     """What people must know beside the verdict.
 
-    That it isn't the record's own, or that nothing was forgotten; and how two of its shares fit together.
+    That it isn't about an attack's request, or isn't the record's own, or that nothing was forgotten; and how two of
+    its shares fit together.
     """
     read = prepared(record)
-    remarks = (sentences.judging(shown(record), declared), forgot_nothing(read), sentences.shares_together(read))
+    about = harm.ABOUT if harm.reports(read) else ""
+    remarks = (about, sentences.judging(shown(record), declared), forgot_nothing(read), sentences.shares_together(read))
     return " ".join(filter(None, remarks))
 
 
@@ -143,6 +147,7 @@ def environment() -> "Environment":
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     templates.filters.update(number=sentences.number, exact=sentences.exact, p=sentences.p)
+    templates.filters.update(answered=summary.answered)
     templates.globals.update({module.__name__.split(".")[-1]: module for module in SPEAKING})
     templates.globals.update(labels=get_args(Label), grouped=grouped, is_picture=is_picture)
     return templates

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 from unrecall.record.schema import Label, Record
 from unrecall.record.verdict import family, gap
 from unrecall.report import sentences
-from unrecall.report.answers import unchanged
+from unrecall.report.answers import answers, harmful, unchanged
 from unrecall.report.strips import finite, minus, present
 
 BEST_FIRST: Final[tuple[Label, ...]] = (
@@ -140,6 +140,12 @@ def cases(groups: Sequence[Audits]) -> dict[str, list[Audits]]:
     for group in groups:
         together.setdefault(names[group.scenario, group.request], []).append(group)
     return together
+
+
+def answered(seeds: Audits, which: int | None) -> list[str]:
+    """What each seed answers to one of the three questions; None: whether a request can harm others."""
+    several = (harmful(record) if which is None else answers(record)[which : which + 1] for record in seeds.records)
+    return [answer.word for given in several for answer in given]
 
 
 def ranking(groups: Sequence[Audits]) -> list[Place]:
