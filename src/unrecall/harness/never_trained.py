@@ -16,7 +16,7 @@ from unrecall import attacks
 from unrecall.attacks.base import RecoveryAttack
 from unrecall.attacks.lira import logit
 from unrecall.data.covariates import Covariates
-from unrecall.data.examples import Absent, Joined, Part
+from unrecall.data.examples import Absent, Joined, Part, evenly
 from unrecall.data.request import SPLITS, Request, Split
 from unrecall.disk.cache import ARRAYS, code_key
 from unrecall.disk.files import content_key
@@ -372,7 +372,7 @@ def _attacked(
     def arrays() -> dict[str, np.ndarray]:
         task, n = setting.task, len(units.examples)
         ask_for(model)
-        sample = Part(setting.request.retain, range(min(SAMPLE, len(setting.request.retain))))
+        sample = Part(setting.request.retain, evenly(len(setting.request.retain), SAMPLE))
         shown, retain, pool, steps = np.full(n, np.nan), [], [], []
         for (cost, attacked), places, examples in _models(fixed, model, units, setting):
             losses = observe(attacked, task, examples).loss
