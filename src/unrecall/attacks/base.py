@@ -386,8 +386,8 @@ def copies(
 ) -> Iterator[tuple[int, nn.Module]]:
     """Trains a copy of the model, and gives it after each step, with the number of steps; it changes with the next.
 
-    `change`: what is trained beside the weights in place of them. Where the copy diverges, or a step moves no weight,
-    that is the end, and the session says so: such a copy shows nothing that the model as given doesn't.
+    `change`: what is trained beside the weights in place of them. Where the copy diverges that is the end. It isn't
+    given before a weight has moved, for it shows nothing that the model as given doesn't. The session says both.
     """
     if change is None:
         student = own_copy(model)
@@ -398,16 +398,20 @@ def copies(
             student = change.beside(model, task, lesson).model
         given = [p.detach().clone() for p in student.parameters() if p.requires_grad]
     trained = [p for p in student.parameters() if p.requires_grad]
+    moved = False
     try:
         for step in training(student, task, phase, generator, session.quiet()):
-            if step == 1 and all(torch.equal(p, q.to(p)) for p, q in zip(trained, given, strict=True)):
-                session.say(f"{session.name}: no weight moved; the rate is too small, or gradients vanish.")
-                return
+            moved = moved or any(not torch.equal(p, q.to(p)) for p, q in zip(trained, given, strict=True))
+            if not moved:
+                continue
             if not bool(nn.utils.get_total_norm(trained, math.inf).isfinite()):
                 raise Diverged(session.name, step, "")
             yield step, student
     except Diverged:
         session.say(f"{session.name}: stopped being finite; what the attacker had before stands.")
+        return
+    if not moved:
+        session.say(f"{session.name}: no weight moved; the rate is too small, or gradients vanish.")
 
 
 def head_of(model: nn.Module, job: Job) -> nn.Linear:

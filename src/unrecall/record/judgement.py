@@ -46,8 +46,7 @@ def judged_by_own_rule(record: Record) -> Record | None:
     if rule == former.RULE:
         labelled, whole = former.judge(record.measurements)
     elif rule == verdict.FORMER:
-        labelled, whole = judge(record.measurements)
-        whole = whole.model_copy(update={"rule": rule})
+        labelled, whole = judge(record.measurements, rule=rule)
     else:
         return judged(record)
     return record.model_copy(update={"measurements": labelled, "verdict": whole})

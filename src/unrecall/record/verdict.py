@@ -42,9 +42,14 @@ CONTROL = "its attack's positive control failed, so that finding nothing says no
 
 
 def judge(
-    measurements: Sequence[Measurement], reports: Sequence[AttackReport] = (), alpha: float = ALPHA
+    measurements: Sequence[Measurement],
+    reports: Sequence[AttackReport] = (),
+    alpha: float = ALPHA,
+    rule: str = RULE,
 ) -> tuple[list[Measurement], Verdict]:
     """Labels each judged measurement and the whole audit. `reports`: of the attacks, with their controls.
+
+    `rule`: this one, or `FORMER`, which looks at no controls and at no share shown on an inconclusive row.
 
     Rows are judged in families (still known, can be told, still useful), each at a = alpha / number of families. One
     more retrained model would fall between the bounds
@@ -56,20 +61,21 @@ def judge(
     see `Bounds`. Outside, the unlearned model leaks or over-forgets, by side. Inside, it is like retrained where the
     original lies outside, and half or more of the gap between original and retrained can be ruled out at 5 %; a row of
     use, where it is not worse than retrained models by `margin`. Else the row is inconclusive, and its note says why.
-    A row of an attack whose positive control failed may lie outside; inside it is inconclusive.
+    A row of an attack whose positive control failed may lie outside; inside it is inconclusive. The audit is
+    inconclusive where `_blocking` rows are.
     """
     decided = [m for m in measurements if m.judged and m.unlearned.value is not None and len(reference_values(m)) >= 2]
     names = {m.name for m in decided}
     level = alpha / max(1, len({family(m) for m in decided}))
     floors = {name: _typical([m for m in decided if family(m) == name]) for name in map(family, decided)}
     lacking = less_retained(measurements) is not None
-    blind = _of_blind_attacks(measurements, reports)
+    blind = _of_blind_attacks(measurements, reports) if rule == RULE else set[str]()
     labelled = [
         _labelled(m, Bounds(m, level, floors.get(family(m), 0.0)), lacking=lacking, blind=m.name in blind)
         for m in measurements
     ]
     most = max((len(reference_values(m)) for m in measurements if m.judged), default=0)
-    verdict = _whole([part for part in labelled if part.row.name in names], alpha, most)
+    verdict = _whole([part for part in labelled if part.row.name in names], alpha, most, rule)
     if verdict.label == "inconclusive":
         silent = [m for m in measurements if m.judged and m.prior and m.unlearned.value is None and m.note]
         verdict = verdict.model_copy(update={"line": verdict.line + "".join(f" {m.title}: {m.note}." for m in silent)})
@@ -208,6 +214,11 @@ def gap(m: Measurement) -> float:
     return (m.original.value - float(np.mean(values))) * (-1 if m.leak == "below" else 1)
 
 
+def _shown(m: Measurement) -> float:
+    """How far the unlearned model lies from the mean of retrained ones, towards the side where the forgotten shows."""
+    return ((m.unlearned.value or 0.0) - float(np.mean(reference_values(m)))) * (-1 if m.leak == "below" else 1)
+
+
 def smallest_share(m: Measurement) -> float | None:
     """The smallest share of what the original shows beyond retrained models that is called a leak 4 times in 5.
 
@@ -257,39 +268,46 @@ def _unsure(m: Measurement, bounds: Bounds, *, lacking: bool) -> str:
     return HALF if above + most > SHARE * gap(m) else ""
 
 
-def _whole(judged: Sequence[Labelled], alpha: float, references: int) -> Verdict:
+def _whole(judged: Sequence[Labelled], alpha: float, references: int, rule: str) -> Verdict:
     rows = [part.row for part in judged]
     counts: dict[str, int] = {label: sum(m.verdict == label for m in rows) for label in ORDER}
     if not judged:
         few = {0: "for want of retrained models", 1: "with fewer than 2 retrained models"}
         reason = few.get(references, "for want of values")
         line = f"Inconclusive: nothing could be judged, {reason}. See the warnings."
-        return Verdict(rule=RULE, label="inconclusive", line=line, counts=counts, alpha=alpha, judged=0)
+        return Verdict(rule=rule, label="inconclusive", line=line, counts=counts, alpha=alpha, judged=0)
     label = next(label for label in ORDER if counts[label])
-    if label == "inconclusive" and not _blocking(judged):
+    blocking = _blocking(judged, rule)
+    if label == "inconclusive" and not blocking:
         label = "like retrained"
     named = "; ".join(m.title for m in rows if m.verdict == label)
     share = f"{counts[label]} of {len(rows)} judged measurements"
     line = {
         "leaks": f"Leaks: it shows more of the forgotten than retrained models do, on {share} ({named}).",
         "over-forgets": f"Over-forgets: it knows less than retrained models do, on {share} ({named}).",
-        "inconclusive": f"Inconclusive: {_reasons(_blocking(judged))}.{_power(judged)}",
+        "inconclusive": f"Inconclusive: {_reasons(blocking)}.{_power(judged)}",
         "like retrained": f"Like retrained: {_alike(judged)}{_power(judged)}",
     }[label]
-    return Verdict(rule=RULE, label=label, line=line, counts=counts, alpha=alpha, judged=len(judged))
+    return Verdict(rule=rule, label=label, line=line, counts=counts, alpha=alpha, judged=len(judged))
 
 
-def _blocking(judged: Sequence[Labelled]) -> list[Labelled]:
+def _blocking(judged: Sequence[Labelled], rule: str) -> list[Labelled]:
     """The inconclusive rows that keep an audit without failures from being like retrained.
 
     Those of use; those of a group of rows of which none is like retrained, though there is something to see on one;
-    and all, where no row on which the forgotten could show is like retrained.
+    those on which half or more of what only the original shows is shown; and all, where no row on which the forgotten
+    could show is like retrained.
     """
     unsure = [part for part in judged if part.why]
     like = {part.row.group for part in judged if not part.why and part.row.leak is not None}
     if not like and any(part.row.leak is not None for part in judged):
         return unsure
-    return [part for part in unsure if part.row.leak is None or (part.why != NOTHING and part.row.group not in like)]
+    shows = {part.row.name for part in unsure if rule == RULE and _shown(part.row) >= SHARE * gap(part.row)}
+    return [
+        part
+        for part in unsure
+        if part.row.leak is None or (part.why != NOTHING and (part.row.group not in like or part.row.name in shows))
+    ]
 
 
 def _reasons(judged: Sequence[Labelled]) -> str:

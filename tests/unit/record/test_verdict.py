@@ -7,7 +7,7 @@ from scipy import stats as scipy_stats
 from unrecall.metrics.gap import average_gap
 from unrecall.record import former
 from unrecall.record.schema import AttackReport, Estimate, Label, Measurement, Side, ThreatModel
-from unrecall.record.verdict import ALPHA, CONTROL, NOTHING, RECORDS, SHARE, SKEW, WITHIN, judge, smallest_share
+from unrecall.record.verdict import ALPHA, CONTROL, FORMER, NOTHING, RECORDS, SHARE, SKEW, WITHIN, judge, smallest_share
 from unrecall.scenarios.reported import CIFAR10, SMALL_CIFAR5
 
 GAP = ("retain_accuracy", "forget_accuracy", "test_accuracy", "mia_failure")
@@ -218,6 +218,19 @@ def test_rows_that_have_nothing_to_tell_do_not_keep_others_from_telling() -> Non
     verdict = judge([told, elsewhere])[1]
     assert verdict.label == "inconclusive"
     assert f"{WITHIN} (C)" in verdict.line
+
+
+@pytest.mark.parametrize(("shown", "blocks"), [(0.69, False), (0.71, True), (0.9, True)])
+def test_a_row_that_can_not_tell_speaks_up_where_it_shows_half_of_what_only_the_original_shows(
+    shown: float, blocks: bool
+) -> None:
+    """Retrained models show 0.5 on average, the original 0.9; half is at 0.7. The former rule looked at no share."""
+    unsure = row(shown, [0.3, 0.7, 0.5, 0.4, 0.6], original=0.9, margin=0.1, name="c")
+    verdict = judge([row(0.5, TIGHT), unsure])[1]
+    assert verdict.label == ("inconclusive" if blocks else "like retrained")
+    assert f"{WITHIN} (C)" in verdict.line
+    before = judge([row(0.5, TIGHT), unsure], rule=FORMER)[1]
+    assert (before.label, before.rule) == ("like retrained", FORMER)
 
 
 def test_too_few_records_are_the_reason_and_how_many_would_do_is_said() -> None:
