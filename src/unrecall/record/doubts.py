@@ -244,7 +244,7 @@ def positive_control(facts: Facts) -> Raised:
 
 
 def ruined_copies(facts: Facts) -> Raised:
-    """An attack that ruins whatever it makes of the unlearned model, and not of the original, shows nothing of it."""
+    """An attack that ruins whatever it makes of the unlearned model, and of no retrained one, shows nothing of it."""
     ruined = [r.title for r in facts.reports if r.note == NO_USE]
     if ruined and not facts.alone:
         copies = "each attacked copy of the unlearned model was of no use, so nothing was tried on it"

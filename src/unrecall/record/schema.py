@@ -149,8 +149,8 @@ class Curve(Frozen):
     note: str = ""
 
 
-NO_USE = "Every attacked copy of the unlearned model was of no use, unlike the original's: its row shows it as it is."
-"""The note of an attack that ruined all that it made of the unlearned model, and so tried nothing."""
+NO_USE = "Every attacked copy of the unlearned model was of no use, unlike other models': its row shows it as it is."
+"""The note of an attack that ruined all that it made of the unlearned model, and of no retrained one."""
 
 
 class AttackReport(Frozen):
