@@ -92,9 +92,9 @@ def _finding(evaluation: Evaluation, traces: Traces, rows: list[Measurement], *,
         series=[line(role, trace.budgets, trace.shown) for role, trace in lines.items()],
         note=best_choices if variants else "",
     )
-    others = [scores for role, scores in evaluation.scores.items() if role.startswith("retrained")]
-    others = others or [evaluation.scores["original"]]
-    ruined = evaluation.scores["unlearned"].unmoved and not any(scores.unmoved for scores in others)
+    sound = [scores for role, scores in evaluation.scores.items() if role.startswith("retrained")]
+    sound = sound or [evaluation.scores["original"]]
+    ruined = evaluation.scores["unlearned"].unmoved and not any(scores.unmoved for scores in sound)
     note = NO_USE if ruined else ""
     report = with_positive(frame.model_copy(update={"curves": [curve], "note": note}), _positive(evaluation, traces))
     others = [trace.shown[0] for role, trace in traces.by_role.items() if role.startswith("retrained")]
