@@ -74,8 +74,8 @@ def closed_over(function: Any) -> Iterator[Any]:
 
 def _members(kind: type) -> dict[str, Any]:
     """What a class was given: its functions and values, but not what Python itself keeps there."""
-    kept = {name for name in vars(kind) if name == "_abc_impl" or (name.startswith("__") and name.endswith("__"))}
-    return {name: value for name, value in vars(kind).items() if name not in kept or functions(value)}
+    reserved = {name for name in vars(kind) if name == "_abc_impl" or (name.startswith("__") and name.endswith("__"))}
+    return {name: value for name, value in vars(kind).items() if name not in reserved or functions(value)}
 
 
 def _named(function: Any) -> dict[str, Any]:
