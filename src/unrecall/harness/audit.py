@@ -15,7 +15,8 @@ from unrecall.data.examples import file_of
 from unrecall.data.request import SAMPLED, SPLITS, Request
 from unrecall.disk.cache import Cache, code_key, model_form
 from unrecall.disk.files import content_key
-from unrecall.errors import NOTHING, Fields, check_fields, kind_of, positive_or_none
+from unrecall.disk.weights import digest_of
+from unrecall.errors import NOTHING, BadInput, Fields, check_fields, kind_of, positive_or_none
 from unrecall.evidence.setting import Defender, Models, Setting
 from unrecall.harness.deletion import deletion_finding
 from unrecall.harness.finding import Finding, report_of
@@ -151,6 +152,18 @@ def _findings(suiting: Sequence[Attack], setting: Setting) -> Iterator[Finding]:
     for i, attack in enumerate(suiting, 1):
         setting.session.say(f"attack {i} of {len(suiting)}: {report_of(attack).title}{time_left.words()}")
         yield finding_of(attack, setting)
+        if not type(attack).__module__.startswith("unrecall."):
+            _check_unchanged(attack, setting)
+
+
+def _check_unchanged(attack: Attack, setting: Setting) -> None:
+    """BadInput where an attack of somebody's own changed a model that it was given: what follows would be another's."""
+    for role, model in setting.models.by_role().items():
+        if digest_of(model) != setting.digests[role]:
+            raise BadInput(
+                f"{type(attack).__name__}: expected the models to stay as they were, got {role} changed. Attack "
+                "copy.deepcopy(model), and load the models again before another audit."
+            )
 
 
 def finding_of(attack: Attack, setting: Setting) -> Finding:

@@ -1,5 +1,6 @@
 """The harness around recovery attacks: controls that can fail, the worst over variants, honest caches."""
 
+import copy
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+import unrecall as ur
 from tests.worlds import CPU, World
 from unrecall.attacks import (
     Attacked,
@@ -25,6 +27,7 @@ from unrecall.attacks import (
 from unrecall.attacks.base import Success
 from unrecall.data.examples import Examples
 from unrecall.data.request import Split
+from unrecall.errors import BadInput
 from unrecall.evidence.evidence import Evidence
 from unrecall.evidence.pool import Pool
 from unrecall.evidence.scores import Point, Scores
@@ -134,6 +137,24 @@ class Few(Odds):
         forms = {"column": whole[:, None], "none": None, "words": list(map(str, whole)), "ragged": [[1], [1, 2]]}
         forms |= {"list": whole.tolist(), "tensor": torch.tensor(whole, requires_grad=True)}
         return forms.get(self.form, np.ones(3))
+
+
+@dataclass(frozen=True)
+class Spoiling(Idle):
+    """Changes the model that it was given, as code for research often does."""
+
+    def recover(self, model: nn.Module, pool: Pool, setting: Setting) -> Iterator[Attacked]:
+        for p in model.parameters():
+            p.data.mul_(0.5)
+        yield Attacked(1.0, model, pool.tested)
+
+
+def test_an_attack_that_changes_a_model_ends_the_audit(samples_world: World) -> None:
+    """All that came after would be measured on another model."""
+    w = samples_world
+    models = {"original": copy.deepcopy(w.original), "unlearned": copy.deepcopy(w.retrained[0])}
+    with pytest.raises(BadInput, match="Spoiling: expected the models to stay as they were, got original changed"):
+        ur.audit(**models, request=w.request, task=w.task, attacks=[Spoiling()], session=CPU)
 
 
 @dataclass(frozen=True)
