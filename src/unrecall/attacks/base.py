@@ -267,7 +267,7 @@ class RecoveryAttack(ScoredAttack):
             if attacked.useful:
                 last[attacked.variant] = point(attacked)
             usable = last.get(attacked.variant, before)
-            points.append(usable._replace(budget=attacked.budget, variant=attacked.variant))
+            points.append(Point(attacked.budget, attacked.variant, usable.shown, usable.losses, attacked.useful))
         return Scores.of(points)
 
     def disguise(self, original: nn.Module, job: Job) -> nn.Module | None:
@@ -376,6 +376,10 @@ def own_copy(model: nn.Module) -> nn.Module:
     return copied
 
 
+LEARNED = 1e-4
+"""The loss, in nats, up to which examples are known so well that their gradients may round to no step at all."""
+
+
 def copies(
     model: nn.Module,
     task: Task,
@@ -387,7 +391,8 @@ def copies(
     """Trains a copy of the model, and gives it after each step, with the number of steps; it changes with the next.
 
     `change`: what is trained beside the weights in place of them. Where the copy diverges that is the end. It isn't
-    given before a weight has moved, for it shows nothing that the model as given doesn't. The session says both.
+    given before a weight has moved, for it shows nothing that the model as given doesn't, unless there is nothing left
+    to learn (losses up to `LEARNED`): then it is given at the end. The session says what stopped it.
     """
     if change is None:
         student = own_copy(model)
@@ -410,7 +415,9 @@ def copies(
     except Diverged:
         session.say(f"{session.name}: stopped being finite; what the attacker had before stands.")
         return
-    if not moved:
+    if not moved and max(session.efforts[-1].losses, default=math.inf) <= LEARNED:
+        yield step, student
+    elif not moved:
         session.say(f"{session.name}: no weight moved; the rate is too small, or gradients vanish.")
 
 

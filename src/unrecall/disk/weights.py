@@ -156,7 +156,7 @@ WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_forward_module", "_
 """What data parallelism, compiling and checkpointing put into a weight's name."""
 
 
-def _bare(name: str) -> str:
+def bare_name(name: str) -> str:
     """A weight's name without what wrappers put into it."""
     return ".".join(part for part in name.split(".") if part not in WRAPPERS)
 
@@ -172,14 +172,14 @@ def _named_as(state: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> dic
 
 def _own_names(state: Mapping[str, Tensor], tensors: Iterable[str]) -> dict[str, str]:
     """The model's name for each tensor's, where only wrappers' parts or the beginning differ; else the tensor's own."""
-    names = {_bare(name): name for name in state}
+    names = {bare_name(name): name for name in state}
     for shorter in _beginnings(names):
-        for short in _beginnings({_bare(name) for name in tensors}):
+        for short in _beginnings({bare_name(name) for name in tensors}):
             full_name_of = {name[len(shorter) :]: full for name, full in names.items()}
-            full_names = {name: full_name_of.get(_bare(name)[len(short) :], "") for name in tensors}
+            full_names = {name: full_name_of.get(bare_name(name)[len(short) :], "") for name in tensors}
             if all(full_names.values()):
                 return full_names
-    return {name: name if name in state else names.get(_bare(name), name) for name in tensors}
+    return {name: name if name in state else names.get(bare_name(name), name) for name in tensors}
 
 
 def _fitted(state: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

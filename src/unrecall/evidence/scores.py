@@ -14,13 +14,14 @@ class Point(NamedTuple):
     """What the attacker reached with one budget and one choice.
 
     `shown`: one array `[examples]` a tested set. `losses`: the mean loss over each tested set, in nats, nan where
-    nothing asks for it.
+    nothing asks for it. `useful`: whether the attacked model was still of use; else this is what it had before.
     """
 
     budget: float
     variant: str
     shown: tuple[np.ndarray, ...]
     losses: tuple[float, ...]
+    useful: bool = True
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Scores:
     `budgets`, `variants` [points]: what was spent, and the attacker's choice (a learning rate, say). `shown`: one array
     `[points, examples]` a tested set. `losses`: one array `[points]` a tested set, in nats. `beside`: what each
     retrained model shows on the very inputs that were made against this model, `[references, points, examples]` a
-    tested set; empty where inputs don't depend on the model.
+    tested set; empty where inputs don't depend on the model. `useful` [points]: whether the attacked model was of use.
     """
 
     budgets: np.ndarray
@@ -38,6 +39,7 @@ class Scores:
     shown: tuple[np.ndarray, ...]
     losses: tuple[np.ndarray, ...]
     beside: tuple[np.ndarray, ...] = ()
+    useful: np.ndarray | None = None
 
     @staticmethod
     def of(points: Sequence[Point]) -> "Scores":
@@ -47,13 +49,13 @@ class Scores:
             tuple(point.variant for point in points),
             tuple(np.stack(column) for column in zip(*(point.shown for point in points), strict=True)),
             tuple(np.array(column) for column in zip(*(point.losses for point in points), strict=True)),
+            useful=np.array([point.useful for point in points]),
         )
 
     @property
-    def unmoved(self) -> bool:
-        """Whether nothing that was spent changed anything: each point has the scores and losses of the first."""
-        later = range(1, len(self.budgets))
-        return bool(later) and all(np.array_equal(c[i], c[0]) for c in (*self.shown, *self.losses) for i in later)
+    def only_ruins(self) -> bool:
+        """Whether models were attacked, and none of them was of use afterwards."""
+        return self.useful is not None and len(self.useful) > 1 and not bool(self.useful[1:].any())
 
     def at(self, place: ArmIndices) -> np.ndarray:
         """The scores of one arm's tested examples `[points, examples]`."""
@@ -63,6 +65,7 @@ class Scores:
     def arrays(self) -> dict[str, np.ndarray]:
         """The scores as plain arrays by name, for a file; `from_arrays` reads them back."""
         named = {"budgets": self.budgets, "variants": np.array(self.variants, str)}
+        named |= {} if self.useful is None else {"useful": self.useful}
         for name in ("shown", "losses", "beside"):
             named |= {f"{name}-{i}": array for i, array in enumerate(getattr(self, name))}
         return named
@@ -76,7 +79,8 @@ class Scores:
             return tuple(named[key] for key in keys)
 
         variants = tuple(str(variant) for variant in named["variants"])
-        return Scores(named["budgets"], variants, columns("shown"), columns("losses"), columns("beside"))
+        made = columns("shown"), columns("losses"), columns("beside")
+        return Scores(named["budgets"], variants, *made, useful=named.get("useful"))
 
 
 def mean_of_defined(values: np.ndarray, axis: int) -> np.ndarray:

@@ -96,10 +96,10 @@ def score(attack: ScoredAttack, subject: Subject, setting: Setting, drawn: Draw)
     by_name = setting.cache.get("scores", key, ARRAYS, arrays)
     scores = Scores.from_arrays(by_name)
     check_finite(attack, scores.shown)
-    if attack.reading == "recovery" and len(scores.budgets) == 1:
+    if isinstance(attack, RecoveryAttack) and subject.role == "unlearned" and len(scores.budgets) == 1:
         raise NotSupported(
-            f"{type(attack).__name__}: expected a copy of {subject.role} that the attack changed and that stayed "
-            "finite, got none. Set other learning rates."
+            f"{type(attack).__name__}: expected an attacked copy of the unlearned model, got none: at each learning "
+            "rate it diverged, or no weight moved. Set other rates."
         )
     return scores
 

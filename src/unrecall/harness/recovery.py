@@ -94,7 +94,7 @@ def _finding(evaluation: Evaluation, traces: Traces, rows: list[Measurement], *,
     )
     sound = [scores for role, scores in evaluation.scores.items() if role.startswith("retrained")]
     sound = sound or [evaluation.scores["original"]]
-    ruined = evaluation.scores["unlearned"].unmoved and not any(scores.unmoved for scores in sound)
+    ruined = evaluation.scores["unlearned"].only_ruins and not any(scores.only_ruins for scores in sound)
     note = NO_USE if ruined else ""
     report = with_positive(frame.model_copy(update={"curves": [curve], "note": note}), _positive(evaluation, traces))
     others = [trace.shown[0] for role, trace in traces.by_role.items() if role.startswith("retrained")]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from unrecall.data.examples import Batch, Examples
 from unrecall.data.request import Split
 from unrecall.data.signals import Average, Rows
-from unrecall.disk.weights import HALF
+from unrecall.disk.weights import HALF, bare_name
 from unrecall.errors import BadInput, Diverged, Fields, NotSupported, check_fields, kind_of, place_of
 from unrecall.models.observe import device_of
 from unrecall.nn.hooks import batchnorms
@@ -162,10 +162,11 @@ def _apart(method: Any, unlearn: Unlearn, model: nn.Module, job: Job) -> nn.Modu
         name, kind = type(method).__name__, "None" if result is None else type(result).__name__
         at = f" ({place})" if (place := place_of(unlearn)) else ""
         raise BadInput(f"{name}: expected unlearn{at} to give the unlearned torch.nn.Module, got {kind}. {advice}")
-    trainable = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    trainable = {bare_name(name): parameter.requires_grad for name, parameter in model.named_parameters()}
     for name, parameter in result.named_parameters():
-        parameter.requires_grad_(trainable.get(name, True))
-        parameter.grad = None
+        if parameter.is_floating_point():
+            parameter.requires_grad_(trainable.get(bare_name(name), parameter.requires_grad))
+            parameter.grad = None
     return result.eval()
 
 

@@ -90,8 +90,12 @@ def broken(tested: NeverTrained) -> list[AttackTest]:
 
 
 def idle(tested: NeverTrained) -> list[AttackTest]:
-    """The attacks whose fine-tuning diverged or moved no weight, so that they looked at the model as it is."""
-    return [test for test in tested.attacks if 0 in test.steps]
+    """The attacks whose fine-tuning diverged or moved no weight, so that they looked at the model as it is.
+
+    None in records from before all of them said how many steps they took.
+    """
+    told = any(test.steps for test in tested.attacks if test.name != "symmetric")
+    return [test for test in tested.attacks if told and 0 in test.steps]
 
 
 def swapped(tested: NeverTrained) -> bool:

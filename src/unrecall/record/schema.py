@@ -149,7 +149,7 @@ class Curve(Frozen):
     note: str = ""
 
 
-NO_USE = "Every attacked copy of the unlearned model was of no use, unlike other models': its row shows it as it is."
+NO_USE = "No attacked copy of the unlearned model stayed useful, so its row shows the model before the attack."
 """The note of an attack that ruined all that it made of the unlearned model, and of no retrained one."""
 
 

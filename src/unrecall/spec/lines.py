@@ -145,9 +145,19 @@ def _hints_of(function: FunctionType) -> dict[str, Any]:
     hints: dict[str, Any] = {}
     for name, parameter in inspect.signature(function).parameters.items():
         if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
-            kind: Any = str if parameter.default is parameter.empty else type(parameter.default)
-            hints[name] = annotations.get(name, str | None if parameter.default is None else kind)
+            hints[name] = annotations.get(name, _kind_of(parameter.default))
     return hints
+
+
+def _kind_of(default: Any) -> Any:
+    """What a parameter without an annotation may be: such as its default; a text where that says nothing."""
+    if default is inspect.Parameter.empty:
+        return str
+    if isinstance(default, tuple) and default:
+        kind: Any = _kind_of(default[0])
+        return tuple[kind, ...]
+    kinds: dict[type, Any] = {int: int | float, type(None): str | None}
+    return kinds.get(type(default), type(default))
 
 
 def _undeclared(owner: type) -> Iterator[str]:

@@ -12,7 +12,7 @@ from torch import nn
 from tests.unit.attacks import running
 from tests.unit.attacks.running import draw_of, job_of, setting_of
 from tests.worlds import COLOURS, World, caption_tokenizer, word_tokenizer
-from unrecall.attacks import Attacked, Relearn
+from unrecall.attacks import Attacked, Relearn, RelearnTime
 from unrecall.attacks import base as module
 from unrecall.data.examples import digest, iterate
 from unrecall.data.request import Request
@@ -80,15 +80,38 @@ def test_a_rescaled_retrained_model_leaks_no_more_than_retrained_ones(class_worl
 def test_an_attack_that_moves_no_weight_or_diverges_at_once_is_no_measurement(
     class_world: World, rates: tuple[float, ...]
 ) -> None:
-    """At no learning rate is there a copy to look at: what the model as given shows would pass for the attack's."""
+    """At no learning rate is there a copy to look at: what the model as given shows would pass for the attack's.
+
+    Of the unlearned model; of others it does.
+    """
     attack, model = Relearn(learning_rates=rates, steps=(1, 4), fit=Fit(momentum=0.0)), class_world.retrained[0]
     (row,) = score_finding(attack, setting_of(class_world, model)).measurements
     assert row.unlearned.value is None
-    assert "that the attack changed and that stayed finite, got none" in row.unlearned.note
+    assert "expected an attacked copy of the unlearned model, got none" in row.unlearned.note
     (mean, _) = score_finding(
         replace(attack, learning_rates=(*rates, 0.01)), setting_of(class_world, model)
     ).measurements
     assert mean.unlearned.value is not None
+
+
+@pytest.mark.parametrize("size", [60.0, 1e4])
+def test_a_model_that_has_nothing_left_to_learn_is_attacked_all_the_same(class_world: World, size: float) -> None:
+    """So sure of each example that no gradient moves a weight: it knows all that is asked of it, and that is a leak."""
+    model = copy.deepcopy(class_world.original)
+    with torch.no_grad():
+        for p in model[-1].parameters():  # type: ignore[index]
+            p.mul_(size)
+    made = replace(class_world, original=model)
+    rows = score_finding(Relearn(steps=(1, 4)), setting_of(made, model)).measurements
+    assert judge(rows)[0][0].verdict == "leaks"
+
+
+def test_no_time_is_taken_of_an_attack_that_diverged_at_once(class_world: World) -> None:
+    """It was more epochs than the search allows, as of a model that forgot."""
+    attack = RelearnTime(fit=Fit(lr=1e38, momentum=0.0, epochs=2))
+    (row,) = score_finding(attack, setting_of(class_world, class_world.retrained[0])).measurements
+    assert row.unlearned.value is None
+    assert "expected an attacked copy of the unlearned model, got none" in row.unlearned.note
 
 
 def test_that_every_copy_was_ruined_is_said(class_world: World) -> None:

@@ -97,3 +97,34 @@ def test_a_method_that_gives_no_model_is_told_what_to_return(samples_world: Worl
         unlearned(Forgetful(), samples_world.original, samples_world)
     with pytest.raises(BadInput, match=f"{said}OrderedDict. Load the weights, and return the model"):
         unlearned(Forgetful(weights=True), samples_world.original, samples_world)
+
+
+@dataclass(frozen=True)
+class Wrapped(Method):
+    """Gives the model back inside a wrapper, with a weight of whole numbers beside it."""
+
+    title = "Wrapped"
+
+    def unlearn(self, model: nn.Module, job: Job) -> nn.Module:
+        return Around(model)
+
+
+class Around(nn.Module):
+    """As DataParallel does, puts `module.` before each name."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+        self.scale = nn.Parameter(torch.ones(2, dtype=torch.int8), requires_grad=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.module(x)  # type: ignore[no-any-return]
+
+
+def test_what_is_frozen_stays_so_inside_a_wrapper_and_whole_numbers_have_no_gradient(samples_world: World) -> None:
+    model = copy.deepcopy(samples_world.original)
+    next(model.parameters()).requires_grad_(False)
+    result = unlearned(Wrapped(), model, samples_world)
+    trainable = {name: p.requires_grad for name, p in result.named_parameters()}
+    frozen = next(iter(dict(model.named_parameters())))
+    assert {name for name, trained in trainable.items() if not trained} == {f"module.{frozen}", "scale"}

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from unrecall.record.never_trained import FORMER, PoolScores, Stated, as_verdict, judge, not_judged
+from unrecall.record.never_trained_lines import SHARES_LEFT
 from unrecall.record.schema import NeverTrained
 
 STATED = Stated(control="random split", unchanged=False, seed=7)
@@ -140,6 +141,11 @@ def test_an_attack_that_changed_nothing_forbids_it_as_well(steps: list[int], lab
     out = verdict_on(pool(0.0, 3.0), replace(STATED, attacks=titles, steps={"benign_20": steps}))
     assert out.label == label
     assert ("fine-tuning on retain, 20 steps, diverged or moved no weight" in out.line) == (0 in steps)
+
+
+def test_records_of_before_say_the_steps_of_relearning_alone_and_keep_their_label() -> None:
+    titles = {"as_it_is": ("As it is", {}, {}), "symmetric": ("Teaching it", {}, {})}
+    assert verdict_on(pool(0.0, 3.0), replace(STATED, attacks=titles, steps={"symmetric": [0]})).label in SHARES_LEFT
 
 
 @pytest.mark.parametrize("own", [-3.0, 0.0, 3.0])

@@ -220,6 +220,7 @@ def make(person: Count = 7, share=0.5, which: Literal["a", "b"] = "a", *, path=N
          several: tuple[int, ...] = ()):
     return person, share, which, path, whole, several
 
+def plain(rate=1, sizes=(1, 2)): return rate, sizes
 def needs(person, net: torch.nn.Module = None): return person
 def unknown(person: "Nobody" = 3): return person
 """
@@ -232,6 +233,7 @@ def test_a_function_of_a_file_takes_parameters_as_its_annotations_and_defaults_s
         ("make:person=12,share=1", (12, 1.0, "a", None, False, ())),
         ("make:which=b,path=a/letter.txt,whole=true,several=1+2", (7, 0.5, "b", "a/letter.txt", True, (1, 2))),
         ("make:path=none", (7, 0.5, "a", None, False, ())),
+        ("plain:rate=0.5,sizes=3", (0.5, (3,))),
         ("needs:person=Ann", "Ann"),
         ("unknown:person=4", 4),
     ):
