@@ -139,7 +139,7 @@ class MembershipAttack(ScoredAttack):
     @final
     def score_each(self, evidence: Evidence, split: Split) -> np.ndarray:
         """What `score` gives, as an array; NotSupported unless that is a number for each example of the split."""
-        return one_each(self, self.score(evidence, split), len(evidence.signals[split].loss), f"{split} example")
+        return score_array(self, self.score(evidence, split), len(evidence.signals[split].loss), f"{split} example")
 
     @final
     def scores(self, subject: Subject, pool: Pool, setting: Setting) -> Scores:
@@ -171,7 +171,7 @@ class MembershipAttack(ScoredAttack):
         return evidence.references
 
 
-def one_each(attack: Attack, given: Any, count: int, what: str) -> np.ndarray:
+def score_array(attack: Attack, given: Any, count: int, what: str) -> np.ndarray:
     """The scores that an attack gave, as an array `[count]`; NotSupported unless that is one number for each `what`."""
     array = np.asarray(given.detach().double().cpu()) if isinstance(given, Tensor) else given
     with suppress(ValueError):  # lists of unequal length
@@ -258,7 +258,9 @@ class RecoveryAttack(ScoredAttack):
         def point(attacked: Attacked) -> Point:
             successes = [self.success(attacked.model, task, examples) for examples in attacked.tested]
             shown, losses = zip(*successes, strict=True)
-            each = (one_each(self, *pair, "tested example") for pair in zip(shown, map(len, pool.tested), strict=True))
+            each = (
+                score_array(self, *pair, "tested example") for pair in zip(shown, map(len, pool.tested), strict=True)
+            )
             return Point(attacked.budget, attacked.variant, tuple(each), losses)
 
         before = point(Attacked(0.0, model, pool.tested, "before"))

@@ -249,7 +249,7 @@ class Running(NamedTuple):
 
 
 def _running(cells: Sequence[Cell], case: Case, model: nn.Module) -> Running:
-    """Which cells' methods can run, by a few steps of each; of another its own cells will say why it can't."""
+    """Which cells' methods can run, by a few steps of each; where one can't, its own run says why."""
     able, seconds, models = list[Cell](), 0.0, 0
     for line, tuned in dict.fromkeys((cell.method, cell.tuned) for cell in cells):
         alike = [cell for cell in cells if (cell.method, cell.tuned) == (line, tuned)]

@@ -97,7 +97,7 @@ class Amount(NamedTuple):
 
     @classmethod
     def of(cls, phase: Phase, job: Job) -> "Amount":
-        """As a run has it: longer where training ends by itself, with a look before it or after all."""
+        """The most steps that a run may take of a phase, and how often it looks whether enough is forgotten."""
         ending = until_forgotten(phase, job)
         return cls(total_steps(ending), 0 if ending is phase else 1 + len(checked_steps(ending)))
 

@@ -33,18 +33,18 @@ class Control(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """What a control expects: the sentence where it is so, and the one where it isn't, which says what should be."""
+    """What a control expects: the sentence where it holds, and the one where it fails, which says what should be."""
 
-    so: str
-    should: str
+    holds: str
+    fails: str
 
     def tested(self, figures: str, holds: bool) -> Control:
         """The control with its figures."""
-        return Control(f"{self.so if holds else self.should}: {figures}", holds)
+        return Control(f"{self.holds if holds else self.fails}: {figures}", holds)
 
     def untested(self, reason: str, figures: str = "") -> Control:
         """The control where nothing tests it, with the reason."""
-        return Control(f"{self.so}{figures and f': {figures}'} (no test: {reason})")
+        return Control(f"{self.holds}{figures and f': {figures}'} (no test: {reason})")
 
 
 class Arms(NamedTuple):

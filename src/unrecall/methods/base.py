@@ -139,8 +139,8 @@ def _after_check(unlearn: Unlearn) -> Unlearn:
         check_fields(type(self).__name__, JOB, {"job": job})
         check_inputs(job.task, model, job.request.only("forget", "retain"))
         start = job.task.without(model, job.request.forget)
-        result = unlearn(self, start, job) if built_in else _apart(self, unlearn, start, job)
-        _held_as(model, result)
+        result = unlearn(self, start, job) if built_in else _on_a_copy(self, unlearn, start, job)
+        _rounded_like(model, result)
         if not all(bool(value.isfinite().all()) for value in result.parameters()):
             advice = "Take a smaller step, more damping, or a larger scale, whichever it has."
             raise Diverged(type(self).__name__, None, "", advice)
@@ -149,7 +149,7 @@ def _after_check(unlearn: Unlearn) -> Unlearn:
     return checked
 
 
-def _apart(method: Any, unlearn: Unlearn, model: nn.Module, job: Job) -> nn.Module:
+def _on_a_copy(method: Any, unlearn: Unlearn, model: nn.Module, job: Job) -> nn.Module:
     """What a user's `unlearn` makes of a copy, in eval mode, without gradients, and as trainable as `model` is.
 
     BadInput, with the place of its code, where it gives no model.
@@ -170,7 +170,7 @@ def _apart(method: Any, unlearn: Unlearn, model: nn.Module, job: Job) -> nn.Modu
     return result.eval()
 
 
-def _held_as(model: nn.Module, result: nn.Module) -> None:
+def _rounded_like(model: nn.Module, result: nn.Module) -> None:
     """Rounds weights that are of 16 bits in `model`, and were trained in float32, to that format, in place."""
     formats = {name: value.dtype for name, value in [*model.named_parameters(), *model.named_buffers()]}
     for name, value in [*result.named_parameters(), *result.named_buffers()]:

@@ -49,7 +49,7 @@ class OwnFiles(Builder):
         )
 
 
-def nobody(place: str, group: str, record: Mapping[str, Any]) -> BadInput:
+def no_owner(place: str, group: str, record: Mapping[str, Any]) -> BadInput:
     """What to raise where a record doesn't say whose it is: its key is missing, or holds nothing."""
     hint = "Name somebody." if group in record else nearest(group, map(str, record))
     return BadInput(

@@ -19,7 +19,7 @@ from unrecall.errors import BadInput, nearest
 from unrecall.scenarios.base import Scenario, adamw
 from unrecall.scenarios.language import check_floats, check_unquantised, check_whole, local_folder, transformers
 from unrecall.scenarios.language import opened as opened_by_library
-from unrecall.scenarios.own import OwnFiles, nobody, placed
+from unrecall.scenarios.own import OwnFiles, no_owner, placed
 from unrecall.spec.parameters import Count, Positive
 from unrecall.tasks.base import check_inputs
 from unrecall.tasks.picture_files import LIST, Picture, PictureFiles, left_out, listed, read
@@ -133,7 +133,7 @@ class Pictures(OwnFiles):
                     )
                 files = [path for path in self.paths.values() if path.suffix.lower() != LIST]
                 lines = (line for path in files if not is_folder_of_files(path) for line in records(path))
-                raise nobody(picture.where, self.group, next(line for place, line in lines if place == picture.where))
+                raise no_owner(picture.where, self.group, next(line for place, line in lines if place == picture.where))
         return [picture.owner for picture in pictures]
 
 

@@ -15,7 +15,7 @@ from unrecall.errors import BadInput
 from unrecall.record.manifest import check_manifest
 from unrecall.scenarios.base import Scenario, adamw
 from unrecall.scenarios.language import Precision, load
-from unrecall.scenarios.own import OwnFiles, nobody, placed
+from unrecall.scenarios.own import OwnFiles, no_owner, placed
 from unrecall.spec.parameters import Count, Positive
 from unrecall.tasks import CausalLM
 from unrecall.tasks.base import check_inputs
@@ -125,7 +125,7 @@ class Texts(OwnFiles):
         owners = {}
         for text, (place, line) in zip(texts, lines, strict=True):
             if line.get(self.group) in (None, ""):
-                raise nobody(place, self.group, line)
+                raise no_owner(place, self.group, line)
             owners[id(text)] = owner(line[self.group], f"{place}: {self.group}")
         return [owners[id(text)] for text in without_repeats(texts)]
 
