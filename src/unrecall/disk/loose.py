@@ -1,4 +1,4 @@
-"""Code that stands in no file, as in a notebook: what it does hangs on all that it holds and names."""
+"""Loose code is what stands in no file, as in a notebook: what it does hangs on all that it holds and names."""
 
 import dis
 import hashlib
@@ -31,18 +31,42 @@ class Imported(NamedTuple):
 
 
 def is_loose(part: Any) -> bool:
-    """Whether a class or function was written where no file is: in a notebook, at a prompt, or by `exec`."""
+    """Whether a class or function was written where no file is: in a notebook, at a prompt, by `exec`, or piped in.
+
+    That is so unless the `__file__` of its module is there and, of a function, is the file of its code too, which a
+    debugger's copy of a cell isn't. What is installed, and what is generated in a class of a file, is never loose.
+    """
     if isinstance(part, type):
         name = part.__module__
         names = getattr(sys.modules.get(name), "__dict__", {})
-    elif inspect.isfunction(part) and not Path(part.__code__.co_filename).is_file():
+    elif inspect.isfunction(part):
         names = part.__globals__
         name = names.get("__name__", "")
     else:
         return False
+    file = names.get("__file__")
     if name == "__main__" and hasattr(sys, "ps1"):  # a prompt, which may have run a file before
         return True
-    return names.get("__file__") is None and name not in sys.builtin_module_names
+    if not isinstance(file, str):
+        return name not in sys.builtin_module_names
+    if _installed(file):
+        return False
+    if not Path(file).is_file():  # "<stdin>"
+        return True
+    if isinstance(part, type):
+        return False
+    generated = part.__name__.startswith("__") and part.__code__.co_filename.startswith("<")  # as by dataclasses
+    return not (generated or _same(file, part.__code__.co_filename))
+
+
+def _same(file: str, other: str) -> bool:
+    return file == other or os.path.realpath(file) == os.path.realpath(other)
+
+
+@cache
+def _installed(file: str) -> bool:
+    """Whether a module's file is a package's, of which the version counts, or unrecall's own."""
+    return not of_user(Path(file))
 
 
 def held_by(part: Any) -> list[Any]:

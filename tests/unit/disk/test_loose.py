@@ -1,5 +1,7 @@
 """Code that stands in no file, as in a notebook, has another key once anything of it or that it names differs."""
 
+import os
+import subprocess
 import sys
 import types
 import warnings
@@ -9,7 +11,7 @@ from typing import Any
 import pytest
 
 from unrecall.disk.cache import code_key
-from unrecall.disk.loose import _say
+from unrecall.disk.loose import _say, is_loose
 
 HEAD = """
 import functools
@@ -120,3 +122,53 @@ def test_it_counts_wherever_it_is_run_again() -> None:
         exec(compile("\n" * len(keys) + "def own(n):\n    return [n for _ in range(n)]", place, "exec"), space)
         keys.append(code_key(space["own"]))
     assert keys[0] == keys[1]
+
+
+def run(code: str, **variables: str) -> str:
+    """What another Python prints that is given its program as standard input."""
+    known = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))} | variables
+    return subprocess.run([sys.executable, "-"], input=code, capture_output=True, text=True, check=True, env=known).stdout
+
+
+def test_code_from_standard_input_stands_in_no_file() -> None:
+    """Although Python calls it the file <stdin>."""
+    program = (
+        "from unrecall.disk.cache import code_key\nFACTOR = {n}\ndef helper(p): return p * FACTOR\n"
+        "class Mine:\n    def run(self, p): return helper(p)\nprint(code_key(Mine))"
+    )
+    one, again, two = (run(program.replace("{n}", n)) for n in "112")
+    assert one == again != two
+
+
+@pytest.mark.parametrize("prompt", [False, True])
+def test_a_cell_that_a_debugger_wrote_to_a_file_stands_in_none(
+    prompt: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "ps1", "In : ", raising=False)
+    if not prompt:
+        monkeypatch.delattr(sys, "ps1")
+    keys = []
+    for number in "112":
+        space: dict[str, Any] = {"__name__": "__main__"}
+        for name, cell in (("1.py", f"own = {number}"), ("2.py", "def run(): return own")):
+            file = tmp_path / name
+            file.write_text(cell)
+            exec(compile(cell, str(file), "exec"), space)
+        keys.append(code_key(space["run"]))
+    assert keys[0] == keys[1] != keys[2]
+
+
+def test_what_a_file_runs_by_exec_stands_in_none_but_what_is_generated_there_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "filed.py"
+    file.write_text(
+        "from dataclasses import dataclass\nexec('def text(): return 1')\ndef plain(): return 1\n"
+        "@dataclass\nclass Own:\n    own: int = 1"
+    )
+    filed = types.ModuleType("filed")
+    filed.__file__ = str(file)
+    monkeypatch.setitem(sys.modules, "filed", filed)
+    exec(compile(file.read_text(), str(file), "exec"), vars(filed))
+    assert is_loose(filed.text)
+    assert not any(map(is_loose, (filed.plain, filed.Own, filed.Own.__init__, Path, os.path.join, code_key)))
