@@ -3,7 +3,6 @@
 import dis
 import hashlib
 import inspect
-import io
 import os
 import pickle
 import sys
@@ -14,7 +13,7 @@ from functools import cache, cached_property
 from itertools import chain
 from pathlib import Path
 from types import CodeType, ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from unrecall.errors import PACKAGE, of_user
 
@@ -49,14 +48,14 @@ def is_loose(part: Any) -> bool:
         return True
     if not isinstance(file, str):
         return name not in sys.builtin_module_names
-    if _installed(file):
-        return False
-    if not Path(file).is_file():  # "<stdin>"
-        return True
-    if isinstance(part, type):
-        return False
-    generated = part.__name__.startswith("__") and part.__code__.co_filename.startswith("<")  # as by dataclasses
-    return not (generated or _same(file, part.__code__.co_filename))
+    if _installed(file) or not Path(file).is_file():  # such as "<stdin>"
+        return not _installed(file)
+    return not (isinstance(part, type) or _generated(part) or _same(file, part.__code__.co_filename))
+
+
+def _generated(function: Any) -> bool:
+    """Whether a function in a class of a file was written by what made the class, as `dataclass` does."""
+    return bool(function.__name__.startswith("__") and function.__code__.co_filename.startswith("<"))
 
 
 def _same(file: str, other: str) -> bool:
@@ -136,14 +135,21 @@ def _names(code: CodeType) -> tuple[list[str], list[str]]:
 
 
 def _written(part: Any, name: str, value: Any, found: list[Any]) -> bytes:
-    """The sha256 of a value; the code in it comes to what was `found`."""
-    written = io.BytesIO()
+    """The sha256 of a value. Classes and functions inside it are appended to `found`."""
     try:
-        _Writer(written, found).dump(value)
+        return _digest(value, found, {})
     except Exception as error:  # whatever pickle, or an object's own code, raises
         _say(part.__qualname__, name, type(error).__name__)
         return os.urandom(32)
-    return hashlib.sha256(written.getvalue()).digest()
+
+
+_Sets: TypeAlias = dict[int, tuple[Any, list[bytes] | None]]
+
+
+def _digest(value: Any, found: list[Any], sets: _Sets) -> bytes:
+    written = _Hashed()
+    _Writer(written, found, sets).dump(value)
+    return written.state.digest()
 
 
 @cache
@@ -155,15 +161,42 @@ def _say(part: str, name: str, error: str) -> None:
     )
 
 
-class _Writer(pickle.Pickler):
-    """Writes values to tell them apart, not to be read; code by its name alone, while it comes to what was `found`."""
+class _Hashed:
+    """A file of which nothing is kept but the sha256."""
 
-    def __init__(self, file: io.BytesIO, found: list[Any]) -> None:
+    def __init__(self) -> None:
+        self.state = hashlib.sha256()
+
+    def write(self, data: Any) -> None:
+        """Counts what would be written."""
+        self.state.update(data)
+
+
+class _Writer(pickle.Pickler):
+    """Writes values to tell them apart, not to be read; code by its name alone, while it comes to what was `found`.
+
+    `sets`: each set that was met, by its id, and the digests of its elements; None while they are being made.
+    """
+
+    def __init__(self, file: _Hashed, found: list[Any], sets: _Sets) -> None:
         super().__init__(file)
         self.found = found
+        self.sets = sets
+
+    def persistent_id(self, value: Any) -> Any:
+        """Writes a set in an order that is the same in each process; None for all else. It is asked for everything."""
+        if not isinstance(value, set | frozenset):
+            return None
+        if id(value) not in self.sets:
+            self.sets[id(value)] = value, None
+            self.sets[id(value)] = value, sorted(_digest(element, self.found, self.sets) for element in value)
+        elements = self.sets[id(value)][1]
+        if elements is None:
+            raise ValueError("a set that holds itself")
+        return type(value), elements, getattr(value, "__dict__", None)
 
     def reducer_override(self, value: Any) -> Any:
-        """How a value is written: as what `repr` would be given; NotImplemented where pickle's own way serves."""
+        """Writes a stand-in that tells values apart; it is never read back."""
         torch = sys.modules.get("torch")
         if isinstance(value, ModuleType):
             self.found += _files(value)

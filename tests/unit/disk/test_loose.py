@@ -52,6 +52,10 @@ CELLS = {
     "an object's code": "class Own:\n    def size(self): return {n}\nown = [Own()]\n" + ONE + "own[0].size()",
     "an object of unrecall": "own = MUDMAN(fork={n})\n" + ONE + "own",
     "a number": "own = {n}\n" + ONE + "own",
+    "a set": "own = {'a', {n}}\n" + ONE + "own",
+    "a set of sets": "own = [{frozenset(['a', {n}]), 'b'}]\n" + ONE + "own",
+    "a kind of set": "class Own(set): pass\nown = Own()\nown.size = {n}\n" + ONE + "own",
+    "code in a set": "class Own:\n    def size(self): return {n}\nown = {Own()}\n" + ONE + "own",
     "a mapping": "own = dict(a=[{n}])\n" + ONE + "own",
     "an array": "own = np.ones(3000)\nown[1500] = {n}\n" + ONE + "own",
     "a tensor": "own = torch.full((2, 2), {n}, dtype=torch.bfloat16)\n" + ONE + "own",
@@ -127,7 +131,8 @@ def test_it_counts_wherever_it_is_run_again() -> None:
 def run(code: str, **variables: str) -> str:
     """What another Python prints that is given its program as standard input."""
     known = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))} | variables
-    return subprocess.run([sys.executable, "-"], input=code, capture_output=True, text=True, check=True, env=known).stdout
+    made = subprocess.run([sys.executable, "-"], input=code, capture_output=True, text=True, check=True, env=known)
+    return made.stdout
 
 
 def test_code_from_standard_input_stands_in_no_file() -> None:
@@ -172,3 +177,25 @@ def test_what_a_file_runs_by_exec_stands_in_none_but_what_is_generated_there_doe
     exec(compile(file.read_text(), str(file), "exec"), vars(filed))
     assert is_loose(filed.text)
     assert not any(map(is_loose, (filed.plain, filed.Own, filed.Own.__init__, Path, os.path.join, code_key)))
+
+
+def test_a_set_of_texts_has_one_key_in_all_processes() -> None:
+    program = """
+from dataclasses import dataclass, field
+from unrecall.disk.cache import code_key
+WORDS = set("abcdefgh")
+class Kind(frozenset): pass
+@dataclass
+class Own:
+    words: list = field(default_factory=lambda: [WORDS, {"a": frozenset([frozenset("xyz"), "b"])}, Kind("abcdef")])
+own = Own()
+print([code_key(function) for function in (lambda: WORDS, lambda: own, lambda words=WORDS: words)])
+"""
+    assert run(program, PYTHONHASHSEED="1") == run(program, PYTHONHASHSEED="2")
+
+
+def test_a_set_that_holds_itself_can_not_be_told() -> None:
+    cell = "class Own: pass\nown = Own()\nown.all = {own}\n" + ONE + "own.all"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert key(cell, 0) != key(cell, 0)
