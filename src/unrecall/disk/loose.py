@@ -15,6 +15,7 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any, NamedTuple, TypeAlias
 
+from unrecall.disk.numbers import numbers_in
 from unrecall.errors import PACKAGE, of_user
 
 HOLDERS = (staticmethod, classmethod, property, cached_property, type(cache(len)))
@@ -73,6 +74,7 @@ def held_by(part: Any) -> list[Any]:
 
     Of each value there is also the sha256 of what `pickle` writes, which for classes and functions is their name. What
     it can't write gives other bytes each time, so that nothing that hangs on it is taken from a cache; this is said.
+    Of an array or tensor of more than 64 MB a sample counts: an edit of a few of its numbers may not be seen.
     """
     found: list[Any] = []
     for name, value in (_members(part) if isinstance(part, type) else _named(part)).items():
@@ -197,7 +199,6 @@ class _Writer(pickle.Pickler):
 
     def reducer_override(self, value: Any) -> Any:
         """Writes a stand-in that tells values apart; it is never read back."""
-        torch = sys.modules.get("torch")
         if isinstance(value, ModuleType):
             self.found += _files(value)
             return repr, (value.__name__,)
@@ -208,10 +209,8 @@ class _Writer(pickle.Pickler):
             return repr, (_inside(value),)
         if inspect.isgetsetdescriptor(value) or inspect.ismemberdescriptor(value):
             return repr, (value.__name__,)
-        if torch is not None and isinstance(value, torch.Tensor):
-            numbers = value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes()
-            return repr, ([repr((value.dtype, value.shape, value.requires_grad)), numbers],)
-        return NotImplemented
+        numbers = numbers_in(value)
+        return NotImplemented if numbers is None else (repr, (numbers,))
 
 
 def _inside(holder: Any) -> list[Any]:

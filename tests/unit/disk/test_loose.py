@@ -1,17 +1,23 @@
 """Code that stands in no file, as in a notebook, has another key once anything of it or that it names differs."""
 
+import hashlib
 import os
 import subprocess
 import sys
+import tracemalloc
 import types
 import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
+from unrecall.disk import numbers
 from unrecall.disk.cache import code_key
 from unrecall.disk.loose import _say, is_loose
+from unrecall.disk.numbers import numbers_in
 
 HEAD = """
 import functools
@@ -58,6 +64,16 @@ CELLS = {
     "code in a set": "class Own:\n    def size(self): return {n}\nown = {Own()}\n" + ONE + "own",
     "a mapping": "own = dict(a=[{n}])\n" + ONE + "own",
     "an array": "own = np.ones(3000)\nown[1500] = {n}\n" + ONE + "own",
+    "an array of dates": "own = np.array([{n}, 2], dtype='M8[D]')\n" + ONE + "own",
+    "an array of objects": "own = np.array([{n}, 'a'], dtype=object)\n" + ONE + "own",
+    "a masked array": "own = np.ma.masked_equal([1, 2, 3], {n})\n" + ONE + "own",
+    "an array's shape": "own = np.zeros(({n}, 2 // {n}))\n" + ONE + "own",
+    "a table": "own = np.array([(1, {n})], dtype=[('a', 'i4'), ('b', 'f8')])\n" + ONE + "own",
+    "a part of a tensor": "own = torch.arange(12).reshape(3, 4).T[::{n}]\n" + ONE + "own",
+    "a conjugate": "own = torch.tensor([{n} + 1j]).conj()\n" + ONE + "own",
+    "a single number": "own = [torch.tensor({n} > 1), np.array({n})]\n" + ONE + "own",
+    "a large tensor": "own = torch.zeros(70, 2**20, dtype=torch.uint8)\nown[-1, -1] = {n}\n" + ONE + "own",
+    "a large view": "own = np.zeros((2**18, 300), np.uint8).T[::-1]\nown[-1, -1] = {n}\n" + ONE + "own",
     "a tensor": "own = torch.full((2, 2), {n}, dtype=torch.bfloat16)\n" + ONE + "own",
     "weights": "own = torch.nn.Linear(1, 1, bias=False)\nown.weight.data.fill_({n})\n" + ONE + "own",
     "what is closed over": "def around(own):\n    def run(): return own\n    return run\nMine = around([{n}])",
@@ -120,7 +136,7 @@ def test_what_can_not_be_told_is_never_taken_from_the_cache_and_is_said_once() -
 
 def test_it_counts_wherever_it_is_run_again() -> None:
     """A cell's number, and the lines above it, say nothing."""
-    keys = []
+    keys = list[str]()
     for place in ("<cell 1>", "<cell 2>"):
         space: dict[str, Any] = {"__name__": "__main__"}
         exec(compile("\n" * len(keys) + "def own(n):\n    return [n for _ in range(n)]", place, "exec"), space)
@@ -152,7 +168,7 @@ def test_a_cell_that_a_debugger_wrote_to_a_file_stands_in_none(
     monkeypatch.setattr(sys, "ps1", "In : ", raising=False)
     if not prompt:
         monkeypatch.delattr(sys, "ps1")
-    keys = []
+    keys = list[str]()
     for number in "112":
         space: dict[str, Any] = {"__name__": "__main__"}
         for name, cell in (("1.py", f"own = {number}"), ("2.py", "def run(): return own")):
@@ -199,3 +215,45 @@ def test_a_set_that_holds_itself_can_not_be_told() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert key(cell, 0) != key(cell, 0)
+
+
+def test_an_array_or_tensor_is_read_without_a_copy_and_of_a_large_one_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Counted:
+        total = 0
+
+        def __init__(self) -> None:
+            self.state = hashlib.sha256()
+
+        def update(self, data: Any) -> None:
+            Counted.total += memoryview(data).nbytes
+            self.state.update(data)
+
+        def digest(self) -> bytes:
+            return self.state.digest()
+
+    monkeypatch.setattr(numbers, "hashlib", types.SimpleNamespace(sha256=Counted))
+    whole = np.ones((48, 2**20), np.uint8)
+    for array, least, most in (
+        (whole, whole.nbytes, whole.nbytes),
+        (np.zeros((640, 2**20), np.int8), 2**19, 2**20),
+    ):
+        for value in (array, array.T, array[::-1], torch.from_numpy(array), torch.from_numpy(array).T):
+            Counted.total = 0
+            tracemalloc.start()
+            numbers_in(value)
+            peak = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+            assert least <= Counted.total <= most
+            assert peak < 32 * 2**20
+
+
+def test_the_file_of_a_large_mapped_array_counts_by_its_time(tmp_path: Path) -> None:
+    file = tmp_path / "own.npy"
+    np.lib.format.open_memmap(file, "w+", np.uint8, (numbers.WHOLE + 1,)).flush()
+    keys = list[tuple[str, str]]()
+    for time in (1, 1, 2):
+        os.utime(file, (time, time))
+        mapped = np.load(str(file) if time == 1 else file, mmap_mode="r")
+        keys.append((repr(numbers_in(mapped)), repr(numbers_in(np.asarray(mapped)))))
+    assert keys[0] == keys[1]
+    assert set(keys[0]).isdisjoint(keys[2])
