@@ -220,6 +220,17 @@ def _inside(holder: Any) -> list[Any]:
 def _files(module: ModuleType) -> list[Path]:
     """The file of a module of unrecall's or the user's own, or all files of a package; none of an installed one."""
     file = vars(module).get("__file__")
-    folders = [Path(folder) for folder in vars(module).get("__path__", ())]
-    files = [path for folder in folders for path in folder.rglob("*.py")] if folders else [Path(file)] if file else []
-    return [path for path in map(Path.resolve, files) if path.is_relative_to(PACKAGE) or of_user(path)]
+    return _files_at(file if isinstance(file, str) else "", tuple(vars(module).get("__path__") or ()))
+
+
+@cache
+def _files_at(file: str, folders: tuple[str, ...]) -> list[Path]:
+    """The same of a module in this file, or of a package in these folders, as they were at the first key."""
+    ours = [Path(folder) for folder in folders if _counts(Path(folder))]
+    files = [path for folder in ours for path in folder.rglob("*.py")] if folders else [Path(file)] if file else []
+    return [path for path in map(Path.resolve, files) if _counts(path)]
+
+
+def _counts(path: Path) -> bool:
+    """Whether a file or folder is unrecall's or the user's own."""
+    return path.resolve().is_relative_to(PACKAGE) or of_user(path)

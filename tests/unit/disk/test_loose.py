@@ -7,6 +7,7 @@ import sys
 import tracemalloc
 import types
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -257,3 +258,21 @@ def test_the_file_of_a_large_mapped_array_counts_by_its_time(tmp_path: Path) -> 
         keys.append((repr(numbers_in(mapped)), repr(numbers_in(np.asarray(mapped)))))
     assert keys[0] == keys[1]
     assert set(keys[0]).isdisjoint(keys[2])
+
+
+def test_an_installed_package_is_not_walked_and_ones_own_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    walked = list[Path]()
+    rglob = Path.rglob
+
+    def walk(folder: Path, pattern: str) -> Iterator[Path]:
+        walked.append(folder)
+        return rglob(folder, pattern)
+
+    monkeypatch.setattr(Path, "rglob", walk)
+    (tmp_path / "around").mkdir()
+    (tmp_path / "around" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "around", raising=False)
+    for _ in range(2):
+        key("import around\n" + ONE + "torch, np, around", 0)
+    assert walked == [tmp_path / "around"]
