@@ -325,7 +325,7 @@ def _compiled(code: CodeType) -> bytes:
 class _Text(NamedTuple):
     """A file of code as it was read: its sha256, the files that it imports, and which loading of it that was after.
 
-    `held`: what `loading` has the numbers of, so that none of them is given to another.
+    `held`: Keeps the objects alive whose ids are in `loading`, so that no new object gets the same id.
     """
 
     digest: bytes

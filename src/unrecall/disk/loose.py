@@ -1,21 +1,22 @@
-"""Code that stands in no file, as in a notebook: what it does hangs on all that it holds and names."""
+"""Loose code is what stands in no file, as in a notebook: what it does hangs on all that it holds and names."""
 
 import dis
 import hashlib
 import inspect
-import io
 import os
 import pickle
 import sys
 import warnings
+import weakref
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache, cached_property
 from itertools import chain
 from pathlib import Path
 from types import CodeType, ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
+from unrecall.disk.numbers import numbers_in
 from unrecall.errors import PACKAGE, of_user
 
 HOLDERS = (staticmethod, classmethod, property, cached_property, type(cache(len)))
@@ -31,18 +32,42 @@ class Imported(NamedTuple):
 
 
 def is_loose(part: Any) -> bool:
-    """Whether a class or function was written where no file is: in a notebook, at a prompt, or by `exec`."""
+    """Whether a class or function was written where no file is: in a notebook, at a prompt, by `exec`, or piped in.
+
+    That is so unless the `__file__` of its module is there and, of a function, is the file of its code too, which a
+    debugger's copy of a cell isn't. What is installed, and what is generated in a class of a file, is never loose.
+    """
     if isinstance(part, type):
         name = part.__module__
         names = getattr(sys.modules.get(name), "__dict__", {})
-    elif inspect.isfunction(part) and not Path(part.__code__.co_filename).is_file():
+    elif inspect.isfunction(part):
         names = part.__globals__
         name = names.get("__name__", "")
     else:
         return False
+    file = names.get("__file__")
     if name == "__main__" and hasattr(sys, "ps1"):  # a prompt, which may have run a file before
         return True
-    return names.get("__file__") is None and name not in sys.builtin_module_names
+    if not isinstance(file, str):
+        return name not in sys.builtin_module_names
+    if _installed(file) or not Path(file).is_file():  # such as "<stdin>"
+        return not _installed(file)
+    return not (isinstance(part, type) or _generated(part) or _same(file, part.__code__.co_filename))
+
+
+def _generated(function: Any) -> bool:
+    """Whether a function in a class of a file was written by what made the class, as `dataclass` does."""
+    return bool(function.__name__.startswith("__") and function.__code__.co_filename.startswith("<"))
+
+
+def _same(file: str, other: str) -> bool:
+    return file == other or os.path.realpath(file) == os.path.realpath(other)
+
+
+@cache
+def _installed(file: str) -> bool:
+    """Whether a module's file is a package's, of which the version counts, or unrecall's own."""
+    return not of_user(Path(file))
 
 
 def held_by(part: Any) -> list[Any]:
@@ -50,12 +75,43 @@ def held_by(part: Any) -> list[Any]:
 
     Of each value there is also the sha256 of what `pickle` writes, which for classes and functions is their name. What
     it can't write gives other bytes each time, so that nothing that hangs on it is taken from a cache; this is said.
+    A value counts as it was at the first key of that class or function, as running may change it; where the name is
+    bound to another value, that one counts. So what another cell changes in place, as in `CONFIG["lr"] = 1`, isn't seen
+    before a cell is run again that makes the mapping, or the class or function, anew.
+    Of an array or tensor of more than 64 MB a sample counts: an edit of a few of its numbers may not be seen.
     """
     found: list[Any] = []
+    first = _first_of(part)
     for name, value in (_members(part) if isinstance(part, type) else _named(part)).items():
-        found.append(name.encode() + _written(part, name, value, found))
+        if name in first and first[name].value is value:
+            found += first[name].said
+            continue
+        inside: list[Any] = []
+        written = _written(part, name, value, inside)
+        said = [name.encode() + (written or os.urandom(32)), *inside]
+        if written and not (functions(value) or isinstance(value, type | ModuleType)):  # code may hold the part itself
+            first[name] = _First(value, said)
+        found += said
     code = () if isinstance(part, type) else _codes(part.__code__)
     return found + [Imported(module) for each in code for module in _names(each)[1]]
+
+
+class _First(NamedTuple):
+    """What was said of a value when it was first met, and the value, so that no other gets its id."""
+
+    value: Any
+    said: list[Any]
+
+
+_FIRST: dict[int, dict[str, _First]] = {}
+"""What was said of the values of each class and function, by its id, for as long as it is there."""
+
+
+def _first_of(part: Any) -> dict[str, _First]:
+    if id(part) not in _FIRST:
+        _FIRST[id(part)] = {}
+        weakref.finalize(part, _FIRST.pop, id(part), None).atexit = False
+    return _FIRST[id(part)]
 
 
 def functions(member: Any) -> list[Any]:
@@ -80,10 +136,8 @@ def _members(kind: type) -> dict[str, Any]:
 
 def _named(function: Any) -> dict[str, Any]:
     """What a function has to hand as it runs: defaults, what it closes over, and the globals that its code reads."""
-    own = {
-        "its defaults": (function.__defaults__, function.__kwdefaults__),
-        "what it closes over": list(closed_over(function)),
-    }
+    own = {"its defaults": function.__defaults__, "its keywords' defaults": function.__kwdefaults__}
+    own |= {f"what it closes over ({number})": value for number, value in enumerate(closed_over(function))}
     read = chain.from_iterable(_names(code)[0] for code in _codes(function.__code__))
     return own | {name: function.__globals__[name] for name in read if name in function.__globals__}
 
@@ -111,15 +165,22 @@ def _names(code: CodeType) -> tuple[list[str], list[str]]:
     return read, imported
 
 
-def _written(part: Any, name: str, value: Any, found: list[Any]) -> bytes:
-    """The sha256 of a value; the code in it comes to what was `found`."""
-    written = io.BytesIO()
+def _written(part: Any, name: str, value: Any, found: list[Any]) -> bytes | None:
+    """The sha256 of a value, None of what can't be told. Classes and functions inside it are appended to `found`."""
     try:
-        _Writer(written, found).dump(value)
+        return _digest(value, found, {})
     except Exception as error:  # whatever pickle, or an object's own code, raises
         _say(part.__qualname__, name, type(error).__name__)
-        return os.urandom(32)
-    return hashlib.sha256(written.getvalue()).digest()
+        return None
+
+
+_Sets: TypeAlias = dict[int, tuple[Any, list[bytes] | None]]
+
+
+def _digest(value: Any, found: list[Any], sets: _Sets) -> bytes:
+    written = _Hashed()
+    _Writer(written, found, sets).dump(value)
+    return written.state.digest()
 
 
 @cache
@@ -131,16 +192,42 @@ def _say(part: str, name: str, error: str) -> None:
     )
 
 
-class _Writer(pickle.Pickler):
-    """Writes values to tell them apart, not to be read; code by its name alone, while it comes to what was `found`."""
+class _Hashed:
+    """A file of which nothing is kept but the sha256."""
 
-    def __init__(self, file: io.BytesIO, found: list[Any]) -> None:
+    def __init__(self) -> None:
+        self.state = hashlib.sha256()
+
+    def write(self, data: Any) -> None:
+        """Counts what would be written."""
+        self.state.update(data)
+
+
+class _Writer(pickle.Pickler):
+    """Writes values to tell them apart, not to be read; code by its name alone, while it comes to what was `found`.
+
+    `sets`: each set that was met, by its id, and the digests of its elements; None while they are being made.
+    """
+
+    def __init__(self, file: _Hashed, found: list[Any], sets: _Sets) -> None:
         super().__init__(file)
         self.found = found
+        self.sets = sets
+
+    def persistent_id(self, value: Any) -> Any:
+        """Writes a set in an order that is the same in each process; None for all else. It is asked for everything."""
+        if not isinstance(value, set | frozenset):
+            return None
+        if id(value) not in self.sets:
+            self.sets[id(value)] = value, None
+            self.sets[id(value)] = value, sorted(_digest(element, self.found, self.sets) for element in value)
+        elements = self.sets[id(value)][1]
+        if elements is None:
+            raise ValueError("a set that holds itself")
+        return type(value), elements, getattr(value, "__dict__", None)
 
     def reducer_override(self, value: Any) -> Any:
-        """How a value is written: as what `repr` would be given; NotImplemented where pickle's own way serves."""
-        torch = sys.modules.get("torch")
+        """Writes a stand-in that tells values apart; it is never read back."""
         if isinstance(value, ModuleType):
             self.found += _files(value)
             return repr, (value.__name__,)
@@ -151,10 +238,8 @@ class _Writer(pickle.Pickler):
             return repr, (_inside(value),)
         if inspect.isgetsetdescriptor(value) or inspect.ismemberdescriptor(value):
             return repr, (value.__name__,)
-        if torch is not None and isinstance(value, torch.Tensor):
-            numbers = value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes()
-            return repr, ([repr((value.dtype, value.shape, value.requires_grad)), numbers],)
-        return NotImplemented
+        numbers = numbers_in(value)
+        return NotImplemented if numbers is None else (repr, (numbers,))
 
 
 def _inside(holder: Any) -> list[Any]:
@@ -164,6 +249,17 @@ def _inside(holder: Any) -> list[Any]:
 def _files(module: ModuleType) -> list[Path]:
     """The file of a module of unrecall's or the user's own, or all files of a package; none of an installed one."""
     file = vars(module).get("__file__")
-    folders = [Path(folder) for folder in vars(module).get("__path__", ())]
-    files = [path for folder in folders for path in folder.rglob("*.py")] if folders else [Path(file)] if file else []
-    return [path for path in map(Path.resolve, files) if path.is_relative_to(PACKAGE) or of_user(path)]
+    return _files_at(file if isinstance(file, str) else "", tuple(vars(module).get("__path__") or ()))
+
+
+@cache
+def _files_at(file: str, folders: tuple[str, ...]) -> list[Path]:
+    """The same of a module in this file, or of a package in these folders, as they were at the first key."""
+    ours = [Path(folder) for folder in folders if _counts(Path(folder))]
+    files = [path for folder in ours for path in folder.rglob("*.py")] if folders else [Path(file)] if file else []
+    return [path for path in map(Path.resolve, files) if _counts(path)]
+
+
+def _counts(path: Path) -> bool:
+    """Whether a file or folder is unrecall's or the user's own."""
+    return path.resolve().is_relative_to(PACKAGE) or of_user(path)
