@@ -7,7 +7,6 @@ import os
 import pickle
 import sys
 import warnings
-import weakref
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache, cached_property
@@ -75,43 +74,13 @@ def held_by(part: Any) -> list[Any]:
 
     Of each value there is also the sha256 of what `pickle` writes, which for classes and functions is their name. What
     it can't write gives other bytes each time, so that nothing that hangs on it is taken from a cache; this is said.
-    A value counts as it was at the first key of that class or function, as running may change it; where the name is
-    bound to another value, that one counts. So what another cell changes in place, as in `CONFIG["lr"] = 1`, isn't seen
-    before a cell is run again that makes the mapping, or the class or function, anew.
     Of an array or tensor of more than 64 MB a sample counts: an edit of a few of its numbers may not be seen.
     """
     found: list[Any] = []
-    first = _first_of(part)
     for name, value in (_members(part) if isinstance(part, type) else _named(part)).items():
-        if name in first and first[name].value is value:
-            found += first[name].said
-            continue
-        inside: list[Any] = []
-        written = _written(part, name, value, inside)
-        said = [name.encode() + (written or os.urandom(32)), *inside]
-        if written and not (functions(value) or isinstance(value, type | ModuleType)):  # code may hold the part itself
-            first[name] = _First(value, said)
-        found += said
+        found.append(name.encode() + _written(part, name, value, found))
     code = () if isinstance(part, type) else _codes(part.__code__)
     return found + [Imported(module) for each in code for module in _names(each)[1]]
-
-
-class _First(NamedTuple):
-    """What was said of a value when it was first met, and the value, so that no other gets its id."""
-
-    value: Any
-    said: list[Any]
-
-
-_FIRST: dict[int, dict[str, _First]] = {}
-"""What was said of the values of each class and function, by its id, for as long as it is there."""
-
-
-def _first_of(part: Any) -> dict[str, _First]:
-    if id(part) not in _FIRST:
-        _FIRST[id(part)] = {}
-        weakref.finalize(part, _FIRST.pop, id(part), None).atexit = False
-    return _FIRST[id(part)]
 
 
 def functions(member: Any) -> list[Any]:
@@ -136,8 +105,10 @@ def _members(kind: type) -> dict[str, Any]:
 
 def _named(function: Any) -> dict[str, Any]:
     """What a function has to hand as it runs: defaults, what it closes over, and the globals that its code reads."""
-    own = {"its defaults": function.__defaults__, "its keywords' defaults": function.__kwdefaults__}
-    own |= {f"what it closes over ({number})": value for number, value in enumerate(closed_over(function))}
+    own = {
+        "its defaults": (function.__defaults__, function.__kwdefaults__),
+        "what it closes over": list(closed_over(function)),
+    }
     read = chain.from_iterable(_names(code)[0] for code in _codes(function.__code__))
     return own | {name: function.__globals__[name] for name in read if name in function.__globals__}
 
@@ -165,13 +136,13 @@ def _names(code: CodeType) -> tuple[list[str], list[str]]:
     return read, imported
 
 
-def _written(part: Any, name: str, value: Any, found: list[Any]) -> bytes | None:
-    """The sha256 of a value, None of what can't be told. Classes and functions inside it are appended to `found`."""
+def _written(part: Any, name: str, value: Any, found: list[Any]) -> bytes:
+    """The sha256 of a value. Classes and functions inside it are appended to `found`."""
     try:
         return _digest(value, found, {})
     except Exception as error:  # whatever pickle, or an object's own code, raises
         _say(part.__qualname__, name, type(error).__name__)
-        return None
+        return os.urandom(32)
 
 
 _Sets: TypeAlias = dict[int, tuple[Any, list[bytes] | None]]

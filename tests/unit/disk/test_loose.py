@@ -1,6 +1,5 @@
 """Code that stands in no file, as in a notebook, has another key once anything of it or that it names differs."""
 
-import gc
 import hashlib
 import os
 import subprocess
@@ -16,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from unrecall.disk import loose, numbers
+from unrecall.disk import numbers
 from unrecall.disk.cache import code_key
 from unrecall.disk.loose import _say, is_loose
 from unrecall.disk.numbers import numbers_in
@@ -277,46 +276,3 @@ def test_an_installed_package_is_not_walked_and_ones_own_once(tmp_path: Path, mo
     for _ in range(2):
         key("import around\n" + ONE + "torch, np, around", 0)
     assert walked == [tmp_path / "around"]
-
-
-CHANGED = {
-    "a list": "own = []\n" + ONE + "own.append(1)",
-    "an attribute": "class Mine:\n    own = []\n    def run(self): self.own.append(1)",
-    "a default": "class Mine:\n    def run(self, own=[]): own.append(1)",
-    "what is closed over": "def around(own):\n    class Mine:\n        def run(self): own.append(1)\n"
-    "    return Mine\nMine = around([])",
-}
-
-
-@pytest.mark.parametrize("cell", CHANGED)
-def test_what_running_changes_counts_as_it_was_at_the_first_key(cell: str) -> None:
-    space: dict[str, Any] = {"__name__": "__main__"}
-    exec(HEAD.replace("{n}", "0") + CHANGED[cell], space)
-    before = code_key(space["Mine"])
-    space["Mine"]().run()
-    assert code_key(space["Mine"]) == before == key(CHANGED[cell], 0)
-
-
-def test_what_another_cell_binds_or_changes_before_the_first_key_counts() -> None:
-    space: dict[str, Any] = {"__name__": "__main__"}
-    exec("own = [1]\ndef helper(): return own\ndef run(): return helper()", space)
-    keys = [code_key(space["run"])]
-    for cell in ("own = [2]", "own = [1]", "def helper(): return 3", "def helper(): return own\nown[0] = 2"):
-        exec(cell, space)
-        keys.append(code_key(space["run"]))
-    assert keys[0] == keys[2]
-    assert keys[1] == keys[4]
-    assert len(set(keys)) == 3
-
-
-def test_what_was_said_of_code_goes_with_it() -> None:
-    def cell() -> set[int]:
-        space: dict[str, Any] = {"__name__": "__main__"}
-        exec("class Own:\n    own = [1]\n    def run(self, own=[1]): return super(), Own, run\nrun = Own.run", space)
-        code_key(space["Own"])
-        return {id(space["Own"]), id(space["run"])}
-
-    gone = cell()
-    assert gone <= set(loose._FIRST)
-    gc.collect()
-    assert gone.isdisjoint(loose._FIRST)
