@@ -1,6 +1,5 @@
 """The few lines of the README, on somebody's own model and data."""
 
-import re
 from pathlib import Path
 
 import numpy as np
@@ -21,22 +20,6 @@ FAST = ("recalibration", "rmia", "loss")
 
 def fast() -> Suite:
     return ur.suite(*FAST)
-
-
-def test_the_readmes_example_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    example, _ = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
-    monkeypatch.chdir(tmp_path)
-    data, unseen = blobs(80, 4, 1), blobs(80, 4, 2)
-    names = {
-        "data": data, "indices": range(8), "holdout": unseen[:20], "test": unseen[20:],
-        "model": train(data, 0), "again": train(data[8:], 1), "another": train(data[8:], 2),
-    }  # fmt: skip
-    quick = example.replace("retrained=[again, another]", "retrained=[again, another], attacks=fast()")
-    assert quick != example
-    exec(compile(quick, "README.md", "exec"), {**names, "fast": fast})
-    assert (tmp_path / "audit.html").read_text(encoding="utf-8").lstrip().lower().startswith("<!doctype html>")
-    assert torch.load(tmp_path / "forgot.pt", weights_only=True).keys() == network().state_dict().keys()
 
 
 def test_own_model_and_data_in_a_few_lines(tmp_path: Path) -> None:

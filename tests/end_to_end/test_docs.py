@@ -64,8 +64,8 @@ def test_the_readme_s_script_runs_as_it_stands() -> None:
     names: dict[str, Any] = {}
     exec(compile(script, "README.md", "exec"), names)
     assert names["outcome"].record.verdict.label == "leaks"
-    assert Path("audit.html").is_file()
-    assert Path("forgot.pt").is_file()
+    assert Path("audit.html").read_text(encoding="utf-8").lstrip().lower().startswith("<!doctype html>")
+    assert torch.load("forgot.pt", weights_only=True).keys() == names["model"].state_dict().keys()
 
 
 def test_the_scenario_of_the_page_on_own_scenarios_loads_as_it_stands() -> None:

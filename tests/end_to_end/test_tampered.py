@@ -25,6 +25,7 @@ DRAWS = range(4)
 UNSEEN = {
     "what a record is called": r"kind|scenario|scenario_summary|method_title"
     r"|.*\.(title|name|note|reference|labels\.\*)",
+    "of which schema it is, where two read it alike": r"schema_version",
     "what a paper reports": r"reported",
     "parameters that the method's line leaves out": r"parameters\..*|attacks\.\*\.parameters.*",
     "where it was made": r"provenance\.(created|command|commit|device|fingerprint|versions\..*|identity\..*)",

@@ -275,8 +275,10 @@ def test_an_attack_that_breaks_off_at_once_has_reached_nothing_more(text_world: 
     w = text_world
     attack = replace(TEXT_RELEARNING, steps=(30,), learning_rates=(1e20,))
     found = score_finding(attack, setting_of(w))
-    assert found.measurements[0].unlearned.value == found.measurements[0].original.value == 1.0
-    assert found.report.positive_holds is False
+    (row, *_) = found.measurements
+    assert row.unlearned.value is None, "what the model shows as it is would pass for the attack's"
+    assert "at each learning rate it diverged, or no weight moved" in row.unlearned.note
+    assert found.report.positive_holds is None
 
 
 def test_benign_relearning_from_a_file_holds_nothing_of_forget(text_world: World, tmp_path: Path) -> None:
