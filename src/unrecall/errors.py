@@ -201,6 +201,11 @@ def _place(error: BaseException) -> str | None:
     return f"{_short(places[-1][0])}:{places[-1][1]}" if places else None
 
 
+def built_in(part: Any) -> bool:
+    """Whether a class or function is unrecall's own."""
+    return str(part.__module__).startswith("unrecall.")
+
+
 def place_of(function: object) -> str:
     """File and line where a function of the user's own begins; empty for any other."""
     code = getattr(function, "__code__", None)

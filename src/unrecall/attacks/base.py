@@ -171,16 +171,15 @@ class MembershipAttack(ScoredAttack):
         return evidence.references
 
 
-def score_array(attack: Attack, given: Any, count: int, what: str) -> np.ndarray:
+def score_array(attack: Attack, scores: Any, count: int, what: str) -> np.ndarray:
     """The scores that an attack gave, as an array `[count]`; NotSupported unless that is one number for each `what`."""
-    array = np.asarray(given.detach().double().cpu()) if isinstance(given, Tensor) else given
+    array = np.asarray(scores.detach().double().cpu()) if isinstance(scores, Tensor) else scores
     with suppress(ValueError):  # lists of unequal length
         array = np.asarray(array)
-    if isinstance(array, np.ndarray) and array.shape == (count,) and array.dtype.kind in "biuf":
-        return array
-    got = (
-        f"shape {array.shape}" if isinstance(array, np.ndarray) and array.dtype.kind in "biuf" else type(given).__name__
-    )
+    numbers = isinstance(array, np.ndarray) and array.dtype.kind in "biuf"
+    if numbers and array.shape == (count,):
+        return np.asarray(array)
+    got = f"shape {array.shape}" if numbers else type(scores).__name__
     raise NotSupported(
         f"{type(attack).__name__}: expected {count} scores, one number for each {what}, got {got}. Return an array of "
         f"shape ({count},)."
@@ -398,17 +397,17 @@ def copies(
     """
     if change is None:
         student = own_copy(model)
-        given = [p.detach() for p in model.parameters() if p.is_floating_point()]
+        before = [p.detach() for p in model.parameters() if p.is_floating_point()]
     else:
         lesson = next(iter(phase.streams.values()))
         with own_randomness(draw_seed(generator)):
             student = change.beside(model, task, lesson).model
-        given = [p.detach().clone() for p in student.parameters() if p.requires_grad]
+        before = [p.detach().clone() for p in student.parameters() if p.requires_grad]
     trained = [p for p in student.parameters() if p.requires_grad]
     moved = False
     try:
         for step in training(student, task, phase, generator, session.quiet()):
-            moved = moved or any(not torch.equal(p, q.to(p)) for p, q in zip(trained, given, strict=True))
+            moved = moved or any(not torch.equal(p, q.to(p)) for p, q in zip(trained, before, strict=True))
             if not moved:
                 continue
             if not bool(nn.utils.get_total_norm(trained, math.inf).isfinite()):

@@ -325,13 +325,13 @@ def _compiled(code: CodeType) -> bytes:
 class _Text(NamedTuple):
     """A file of code as it was read: its sha256, the files that it imports, and which loading of it that was after.
 
-    `held`: Keeps the objects alive whose ids are in `loading`, so that no new object gets the same id.
+    `owners`: the objects whose ids are in `loading`, so that they stay alive and no new one gets the same id.
     """
 
     digest: bytes
     imports: tuple[Path, ...]
     loading: tuple[int, ...]
-    held: list[object]
+    owners: list[object]
 
 
 _READ: dict[Path, _Text] = {}
@@ -356,21 +356,21 @@ def _read(path: Path, modules: Sequence[str]) -> _Text:
     loaded counts as it stands now.
     """
     loaded = [vars(sys.modules[name]) for name in modules if name in sys.modules]
-    held = [part for names in loaded for part in (names, names.get("__spec__"))]  # a reload gives another spec
-    loading = tuple(map(id, held)) or _stamp(path)
-    read = _READ.get(path)
-    if read is None or read.loading != loading:
-        there = path.is_file()
-        digest = hashlib.sha256(path.read_bytes() if there else b"").digest()
-        read = _READ[path] = _Text(digest, _imports(path) if there else (), loading, held)
-    return read
+    owners = [part for names in loaded for part in (names, names.get("__spec__"))]  # a reload gives another spec
+    loading = tuple(map(id, owners)) or _stamp(path)
+    text = _READ.get(path)
+    if text is None or text.loading != loading:
+        exists = path.is_file()
+        digest = hashlib.sha256(path.read_bytes() if exists else b"").digest()
+        text = _READ[path] = _Text(digest, _imports(path) if exists else (), loading, owners)
+    return text
 
 
 def _stamp(path: Path) -> tuple[int, ...]:
     """When a file was last written, and how long it is; nothing of one that isn't there."""
     with suppress(OSError):
-        found = path.stat()
-        return found.st_mtime_ns, found.st_size
+        state = path.stat()
+        return state.st_mtime_ns, state.st_size
     return ()
 
 

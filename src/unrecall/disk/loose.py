@@ -74,13 +74,12 @@ def held_by(part: Any) -> list[Any]:
 
     Of each value there is also the sha256 of what `pickle` writes, which for classes and functions is their name. What
     it can't write gives other bytes each time, so that nothing that hangs on it is taken from a cache; this is said.
-    Of an array or tensor of more than 64 MB a sample counts: an edit of a few of its numbers may not be seen.
     """
-    found: list[Any] = []
+    parts: list[Any] = []
     for name, value in (_members(part) if isinstance(part, type) else _named(part)).items():
-        found.append(name.encode() + _written(part, name, value, found))
-    code = () if isinstance(part, type) else _codes(part.__code__)
-    return found + [Imported(module) for each in code for module in _names(each)[1]]
+        parts.append(name.encode() + _value_digest(part, name, value, parts))
+    compiled = () if isinstance(part, type) else _codes(part.__code__)
+    return parts + [Imported(module) for code in compiled for module in _names(code)[1]]
 
 
 def functions(member: Any) -> list[Any]:
@@ -136,10 +135,10 @@ def _names(code: CodeType) -> tuple[list[str], list[str]]:
     return read, imported
 
 
-def _written(part: Any, name: str, value: Any, found: list[Any]) -> bytes:
-    """The sha256 of a value. Classes and functions inside it are appended to `found`."""
+def _value_digest(part: Any, name: str, value: Any, code: list[Any]) -> bytes:
+    """The sha256 of a value. Classes, functions and files inside it are appended to `code`."""
     try:
-        return _digest(value, found, {})
+        return _digest(value, code, {})
     except Exception as error:  # whatever pickle, or an object's own code, raises
         _say(part.__qualname__, name, type(error).__name__)
         return os.urandom(32)
@@ -148,10 +147,10 @@ def _written(part: Any, name: str, value: Any, found: list[Any]) -> bytes:
 _Sets: TypeAlias = dict[int, tuple[Any, list[bytes] | None]]
 
 
-def _digest(value: Any, found: list[Any], sets: _Sets) -> bytes:
-    written = _Hashed()
-    _Writer(written, found, sets).dump(value)
-    return written.state.digest()
+def _digest(value: Any, code: list[Any], sets: _Sets) -> bytes:
+    file = _Hashed()
+    _Writer(file, code, sets).dump(value)
+    return file.state.digest()
 
 
 @cache
@@ -175,14 +174,14 @@ class _Hashed:
 
 
 class _Writer(pickle.Pickler):
-    """Writes values to tell them apart, not to be read; code by its name alone, while it comes to what was `found`.
+    """Writes values to tell them apart, not to be read; code by its name alone, as it is appended to `code`.
 
     `sets`: each set that was met, by its id, and the digests of its elements; None while they are being made.
     """
 
-    def __init__(self, file: _Hashed, found: list[Any], sets: _Sets) -> None:
+    def __init__(self, file: _Hashed, code: list[Any], sets: _Sets) -> None:
         super().__init__(file)
-        self.found = found
+        self.code = code
         self.sets = sets
 
     def persistent_id(self, value: Any) -> Any:
@@ -191,7 +190,7 @@ class _Writer(pickle.Pickler):
             return None
         if id(value) not in self.sets:
             self.sets[id(value)] = value, None
-            self.sets[id(value)] = value, sorted(_digest(element, self.found, self.sets) for element in value)
+            self.sets[id(value)] = value, sorted(_digest(element, self.code, self.sets) for element in value)
         elements = self.sets[id(value)][1]
         if elements is None:
             raise ValueError("a set that holds itself")
@@ -200,10 +199,10 @@ class _Writer(pickle.Pickler):
     def reducer_override(self, value: Any) -> Any:
         """Writes a stand-in that tells values apart; it is never read back."""
         if isinstance(value, ModuleType):
-            self.found += _files(value)
+            self.code += _files(value)
             return repr, (value.__name__,)
         if isinstance(value, type) or inspect.isfunction(value):
-            self.found.append(value)
+            self.code.append(value)
             return repr, (value.__qualname__,)
         if isinstance(value, HOLDERS):
             return repr, (_inside(value),)

@@ -79,8 +79,8 @@ class Scores:
             return tuple(named[key] for key in keys)
 
         variants = tuple(str(variant) for variant in named["variants"])
-        made = columns("shown"), columns("losses"), columns("beside")
-        return Scores(named["budgets"], variants, *made, useful=named.get("useful"))
+        arrays = columns("shown"), columns("losses"), columns("beside")
+        return Scores(named["budgets"], variants, *arrays, useful=named.get("useful"))
 
 
 def mean_of_defined(values: np.ndarray, axis: int) -> np.ndarray:

@@ -16,7 +16,7 @@ from unrecall.data.request import SAMPLED, SPLITS, Request
 from unrecall.disk.cache import Cache, code_key, model_form
 from unrecall.disk.files import content_key
 from unrecall.disk.weights import digest_of
-from unrecall.errors import NOTHING, BadInput, Fields, check_fields, kind_of, positive_or_none
+from unrecall.errors import NOTHING, BadInput, Fields, built_in, check_fields, kind_of, positive_or_none
 from unrecall.evidence.setting import Defender, Models, Setting
 from unrecall.harness.deletion import deletion_finding
 from unrecall.harness.finding import Finding, report_of
@@ -152,7 +152,7 @@ def _findings(suiting: Sequence[Attack], setting: Setting) -> Iterator[Finding]:
     for i, attack in enumerate(suiting, 1):
         setting.session.say(f"attack {i} of {len(suiting)}: {report_of(attack).title}{time_left.words()}")
         yield finding_of(attack, setting)
-        if not type(attack).__module__.startswith("unrecall."):
+        if not built_in(type(attack)):
             _check_unchanged(attack, setting)
 
 

@@ -152,8 +152,8 @@ def shows(original: np.ndarray, others: np.ndarray, holdout: np.ndarray) -> Cont
         return claim.tested(figures, more(original, others))
     if too_few(len(original), len(holdout)):
         return claim.untested("it takes a retrained model, or a holdout that is large enough", figures)
-    found = differ(original, holdout, upwards=True) <= ALPHA
-    return claim.tested(f"{figures}, of holdout {holdout.mean():.2f}", found)
+    surer = differ(original, holdout, upwards=True) <= ALPHA
+    return claim.tested(f"{figures}, of holdout {holdout.mean():.2f}", surer)
 
 
 def tells_nothing(models: Sequence[Arms], claim: Claim, *, inflation: float = 1.0, upwards: bool = False) -> Control:

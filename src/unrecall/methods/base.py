@@ -14,7 +14,7 @@ from unrecall.data.examples import Batch, Examples
 from unrecall.data.request import Split
 from unrecall.data.signals import Average, Rows
 from unrecall.disk.weights import HALF, bare_name
-from unrecall.errors import BadInput, Diverged, Fields, NotSupported, check_fields, kind_of, place_of
+from unrecall.errors import BadInput, Diverged, Fields, NotSupported, built_in, check_fields, kind_of, place_of
 from unrecall.models.observe import device_of
 from unrecall.nn.hooks import batchnorms
 from unrecall.spec.lines import name_of, parse
@@ -132,14 +132,14 @@ def _after_check(unlearn: Unlearn) -> Unlearn:
     It starts from a model that holds nothing of forget as data (`Task.without`); one that isn't unrecall's own, from a
     copy of that, which it may change.
     """
-    built_in = unlearn.__module__.startswith("unrecall.")
+    ours = built_in(unlearn)
 
     @wraps(unlearn)
     def checked(self: Any, model: nn.Module, job: Job) -> nn.Module:
         check_fields(type(self).__name__, JOB, {"job": job})
         check_inputs(job.task, model, job.request.only("forget", "retain"))
         start = job.task.without(model, job.request.forget)
-        result = unlearn(self, start, job) if built_in else _on_a_copy(self, unlearn, start, job)
+        result = unlearn(self, start, job) if ours else _on_a_copy(self, unlearn, start, job)
         _rounded_like(model, result)
         if not all(bool(value.isfinite().all()) for value in result.parameters()):
             advice = "Take a smaller step, more damping, or a larger scale, whichever it has."
@@ -267,7 +267,7 @@ class GradientMethod(LoopMethod):
 
 def _built_in(method: Method) -> bool:
     """Whether a method and all that it wraps are unrecall's own, which never change the frozen original."""
-    if not type(method).__module__.startswith("unrecall."):
+    if not built_in(type(method)):
         return False
     return not isinstance(method, Wrapper) or _built_in(method.base)
 

@@ -94,8 +94,8 @@ def idle(tested: NeverTrained) -> list[AttackTest]:
 
     None in records from before all of them said how many steps they took.
     """
-    told = any(test.steps for test in tested.attacks if test.name != "symmetric")
-    return [test for test in tested.attacks if told and 0 in test.steps]
+    complete = any(test.steps for test in tested.attacks if test.name != "symmetric")
+    return [test for test in tested.attacks if complete and 0 in test.steps]
 
 
 def swapped(tested: NeverTrained) -> bool:

@@ -250,8 +250,8 @@ def _damage(record: Record, tested: NeverTrained) -> Reply:
     damaged = [d.split for d in tested.damage if d.damaged]
     if damaged:
         return f"Accuracy on {_listed(damaged)}", text
-    word, said = _small(tested)
-    return word, f"{said} {text}"
+    word, loss = _small(tested)
+    return word, f"{loss} {text}"
 
 
 def _small(tested: NeverTrained) -> Reply:

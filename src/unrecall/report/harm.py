@@ -66,16 +66,16 @@ def _ignored(record: Record, report: AttackReport) -> bool:
 def _figures(record: Record, report: AttackReport) -> list[str]:
     """The harm beyond random requests, that of others as hard, and how well the request was honoured."""
     excess, alike, left = (_estimate(record, report, name) for name in ("excess", "alike", "left"))
-    said = []
+    sentences = []
     if finite(excess.value) is not None and excess.value is not None:
         bounds = "" if excess.low is None or excess.high is None else _between(excess.low, excess.high)
-        said.append(f"Beyond random requests: {percent(excess.value)}{bounds}.")
+        sentences.append(f"Beyond random requests: {percent(excess.value)}{bounds}.")
     if finite(alike.value) is not None and alike.value is not None:
-        said.append(f"After a request for others as hard: {percent(alike.value)}.")
+        sentences.append(f"After a request for others as hard: {percent(alike.value)}.")
     if finite(left.value) is not None and left.value is not None:
         weak = ", so that the method hardly honours it, and can’t be attacked through it" * _ignored(record, report)
-        said.append(f"Of the requested {percent(left.value)} are still answered right{weak}.")
-    return said
+        sentences.append(f"Of the requested {percent(left.value)} are still answered right{weak}.")
+    return sentences
 
 
 def _between(low: float, high: float) -> str:

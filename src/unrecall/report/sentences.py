@@ -68,12 +68,12 @@ def judging(record: Record, declared: Mapping[str, Side | None] | None) -> str:
 
 def shares_together(record: Record) -> str:
     """How “half or more is ruled out” fits to a larger share that would be seen; empty where there is no such share."""
-    seen = SEEN.search(record.verdict.line) if record.verdict.label == "like retrained" else None
-    if seen is None or int(seen[1]) <= 100 * SHARE:
+    least = SEEN.search(record.verdict.line) if record.verdict.label == "like retrained" else None
+    if least is None or int(least[1]) <= 100 * SHARE:
         return ""
     return (
         "How the two shares fit together: a model with more than half left would be called like retrained once in 20 "
-        f"at most, but a leak 4 times in 5 only with {seen[1]} % left or more; in between it is mostly inconclusive."
+        f"at most, but a leak 4 times in 5 only with {least[1]} % left or more; in between it is mostly inconclusive."
     )
 
 

@@ -145,7 +145,7 @@ def cases(groups: Sequence[Audits]) -> dict[str, list[Audits]]:
 def answered(seeds: Audits, which: int | None) -> list[str]:
     """What each seed answers to one of the three questions; None: whether a request can harm others."""
     several = (harmful(record) if which is None else answers(record)[which : which + 1] for record in seeds.records)
-    return [answer.word for given in several for answer in given]
+    return [answer.word for of_seed in several for answer in of_seed]
 
 
 def ranking(groups: Sequence[Audits]) -> list[Place]:

@@ -120,13 +120,13 @@ def _maker(text: str, function: FunctionType, values: Mapping[str, str]) -> Call
     set_ones = [(key, hints[key]) for key in values]
     kind = make_dataclass(function.__name__, set_ones, bases=(Parameters,), frozen=True)
     try:
-        given = _configured(kind, {}, values)
+        settings = _configured(kind, {}, values)
     except PydanticUserError as error:
         raise BadInput(
             f"'{text}': expected parameters that a line can say, such as numbers and texts, got {function.__name__}"
             f"{inspect.signature(function)}. Annotate them so."
         ) from error
-    maker = partial(function, **{key: getattr(given, key) for key in values}) if values else function
+    maker = partial(function, **{key: getattr(settings, key) for key in values}) if values else function
     if not takes(maker, 0):
         other = "other " if values else ""
         raise BadInput(
