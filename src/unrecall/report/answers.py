@@ -8,13 +8,14 @@ obtained by queries, is insignificant.
 
 import re
 from collections.abc import Sequence
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple
 
 from unrecall.record.never_trained import ALPHA, MARGIN
 from unrecall.record.never_trained_lines import SHARES_LEFT, after, strength
 from unrecall.record.schema import AttackTest, Measurement, NeverTrained, Record
 from unrecall.record.verdict import NOTHING, family, reference_values
 from unrecall.report import harm, matrices, scales
+from unrecall.report.harm import INCONCLUSIVE, NOT_JUDGED, Reply
 from unrecall.report.never_trained import GRADES, in_points
 from unrecall.report.scales import says_nothing
 from unrecall.report.sentences import number, p, percent, references, share
@@ -23,7 +24,7 @@ from unrecall.report.strips import finite, minus
 YES, NO, NOTHING_FOUND = "Yes", "No", "Nothing found"
 AS_FAR: Final = "No, as far as can be told"
 """In place of no, where an attack can't tell even the original from retrained models."""
-NOT_JUDGED, INCONCLUSIVE, NO_TRACE = "Not judged", "Inconclusive", "Can’t be told"
+NO_TRACE: Final = "Can’t be told"
 """Neither yes nor no: nothing to hold the model against; too much could go unseen; no trace in the original either."""
 LESS: Final = "Less than retrained models have"
 """In place of damage, where retrained models are better and the original was not."""
@@ -50,10 +51,6 @@ RECOGNISED: Final = "Recognised"
 TOLD: Final = "That tells who was in, and brings no content out."
 MOST: Final = 3
 """How many figures an answer quotes."""
-
-
-Reply: TypeAlias = tuple[str, str]
-"""An answer in a word or a few, and the sentence with its numbers."""
 
 
 class Answer(NamedTuple):
