@@ -4,6 +4,7 @@ glyphs-share, glyphs-class: 40 generated letters of 20 pictures each, a small CN
 vit: a Vision Transformer on a quarter of the digits.
 resnet20: the real ResNet-20, fine-tuned on 2,500 pictures of CIFAR-10, of which 500 must go (`verdict_real.py`).
 customers: the real stories260K, fine-tuned on facts about 60 customers, of whom one must go (`verdict_real.py`).
+clip: a small CLIP on 1,609 emoji and their names, of which food and drink must go (the scenario `emoji`).
 cost-share, cost-class: the digits, a quarter or class 3, on which Reheat is made cheaper: fewer epochs, larger batches,
 and noise in place of what these lack; by the suite `quick`.
 
@@ -42,6 +43,7 @@ from unrecall.methods.retrain import Retrain
 from unrecall.record.schema import Record
 from unrecall.scenarios.base import Scenario, choose, shuffled
 from unrecall.scenarios.digits import Digits
+from unrecall.scenarios.emoji import Emoji
 from unrecall.scenarios.networks import small_cnn
 from unrecall.tasks import Classification
 from unrecall.training.loop import Fit
@@ -109,10 +111,17 @@ def vit(_: Path) -> Scenario:
     return replace(Digits().make(), name="vit-digits", build=lambda _, __: SmallViT(), recipe=recipe)
 
 
+def clip(data: Path) -> Scenario:
+    """The scenario `emoji` on DATA_FOLDER/noto_emoji_captions, with OpenAI's merges."""
+    merges = data / "bpe" / "bpe_simple_vocab_16e6.txt.gz"
+    return replace(Emoji(data=str(data / "noto_emoji_captions"), merges=str(merges)).make(), name="clip-emoji")
+
+
 WORLDS: dict[str, Callable[[Path], Scenario]] = {
     "glyphs-share": lambda _: glyphs("share:0.1"),
     "glyphs-class": lambda _: glyphs("class:3"),
     "vit": vit,
+    "clip": clip,
     "resnet20": verdict_real.resnet20,
     "customers": verdict_real.customers,
     "cost-share": lambda _: replace(Digits().make(), name="cost-share"),

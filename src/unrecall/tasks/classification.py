@@ -131,8 +131,8 @@ class Classification(Task):
     def collate(self, items: Sequence[Any]) -> Batch:
         """`inputs` [examples, ...] float32 and `targets` [examples] int64."""
         examples = [self._example(item) for item in items]
-        inputs = torch.stack([torch.as_tensor(value, dtype=torch.float32) for value, _ in examples])
-        return {"inputs": inputs, "targets": torch.tensor([int(label) for _, label in examples])}
+        inputs = torch.stack([value if isinstance(value, Tensor) else torch.as_tensor(value) for value, _ in examples])
+        return {"inputs": inputs.float(), "targets": torch.tensor([int(label) for _, label in examples])}
 
     def contents(self, items: Sequence[Any]) -> list[str]:
         """sha256 of each input as float32, and its class; inputs must be of one shape."""

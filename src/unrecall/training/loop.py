@@ -249,15 +249,30 @@ def fit(
     `until` is checked.
     """
     session = session or Session()
-    for _ in training(model, task, phase, generator, session):
-        pass
+    with own_randomness(0):
+        for _ in _steps(model, task, phase, generator, session):
+            pass
     return session.efforts[-1]
 
 
 def training(model: nn.Module, task: Task, phase: Phase, generator: torch.Generator, session: Session) -> Iterator[int]:
-    """The loop itself, a step at a time: gives the number of steps done after each.
+    """The same, a step at a time: gives the number of steps done after each.
 
     At its end the session has one more effort. A caller may stop asking, and leave the model as it then is.
+    """
+    steps = _steps(model, task, phase, generator, session)
+    while True:
+        with own_randomness(0):
+            number = next(steps, None)
+        if number is None:
+            return
+        yield number
+
+
+def _steps(model: nn.Module, task: Task, phase: Phase, generator: torch.Generator, session: Session) -> Iterator[int]:
+    """The loop itself. Every step seeds the global generators, and leaves them to be put back to whoever asked for it.
+
+    To look after each step whether they are as they were would take a tenth of a short one.
     """
     recipe, total, started = phase.fit, total_steps(phase), time.perf_counter()
     seed = draw_seed(generator)
@@ -271,21 +286,20 @@ def training(model: nn.Module, task: Task, phase: Phase, generator: torch.Genera
     streams, checked = _streams(phase, task, seed, steps), checked_steps(phase)
     set_training(model, recipe)
     for step in session.track(steps, session.name, len(steps)):
-        with own_randomness(seed + step):
-            batches = {key: move(next(stream), device) for key, stream in streams.items()}
-            reseed(seed + step)  # whatever was drawn to make them, here or elsewhere
-            current = StepState(
-                model, batches, phase.loss, optimizer, recipe.clip, effort.notes, None, recipe.accumulate, step
-            )
-            loss = _stepped(phase, current)
+        batches = {key: move(next(stream), device) for key, stream in streams.items()}
+        reseed(seed + step)  # whatever was drawn to make them, here or elsewhere
+        current = StepState(
+            model, batches, phase.loss, optimizer, recipe.clip, effort.notes, None, recipe.accumulate, step
+        )
+        loss = float(_stepped(phase, current))
         progress.scheduler.step()
         checks = step + 1 in checked
-        if not bool(torch.isfinite(loss)) or (checks and not _finite(parameters)):
+        if not math.isfinite(loss) or (checks and not _finite(parameters)):
             raise Diverged(session.name, step, saved.last_good())
         effort.seconds, started = effort.seconds + time.perf_counter() - started, time.perf_counter()
         effort.steps += 1
         effort.passes += sum(batch_size(batch) for batch in batches.values())
-        effort.losses.append(float(loss))
+        effort.losses.append(loss)
         yield step + 1
         if checks and (_reached(model, task, phase) or (phase.ends is not None and phase.ends(current))):
             break
