@@ -55,6 +55,7 @@ OTHER_SETTINGS: dict[str, dict[str, Callable[[], Any]]] = {
         "template": lambda: "{prompt}?",
         "longest": lambda: 5,
         "ends": lambda: False,
+        "joined": lambda: False,
         "prompts": lambda: True,
     },
     "contrastive": {

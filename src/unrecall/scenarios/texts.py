@@ -37,8 +37,9 @@ class Texts(OwnFiles):
     adapter that is merged into `model` first. `longest`: cut examples to so many tokens, and plain text into pieces of
     so many. `template`: the tokenizer's chat template where it has one ("auto"); or chat, alpaca, plain, or a text with
     {prompt} in it, where "\\n" is a new line. `ends`: whether the end token is part of each answer; left out, the model
-    shows whether it was taught it. `group`: the key of each
-    line of forget and holdout that says whose it is, where people have several. `control`: how the holdout came to be
+    shows whether it was taught it. `joined`: whether answers are tokenised together with their prompts; left out, the
+    model shows that too. `group`: the key of each line of forget and holdout that says whose it is, where people have
+    several. `control`: how the holdout came to be
     (random split, matched, synthetic or planted); planted needs `manifest`, which `unrecall plant` wrote, and
     `published`, the sha256 of it that was published before training. `precision`: auto computes in float32 and writes
     the unlearned model in the format of the model's files; float32 and bfloat16 are what it is held and written in.
@@ -52,6 +53,7 @@ class Texts(OwnFiles):
     longest: Count | None = None
     template: str | None = "auto"
     ends: bool | None = None
+    joined: bool | None = None
     group: str = ""
     control: Control = "matched"
     manifest: str = ""
@@ -66,7 +68,7 @@ class Texts(OwnFiles):
         pairs = self._planted([*iterate(texts["forget"])], [*iterate(texts["holdout"])])
         template = self._template()
         loaded = load(self.model, self.precision, self.adapter)
-        task = CausalLM(loaded.tokenizer, template=template, longest=self.longest, ends=self.ends)
+        task = CausalLM(loaded.tokenizer, template=template, longest=self.longest, ends=self.ends, joined=self.joined)
         cut = {split: _cut(task, loaded.model, texts[split]) for split in SPLITS}
         forget, retain, holdout, test = (_set(texts[split], cut[split]) for split in SPLITS)
         try:

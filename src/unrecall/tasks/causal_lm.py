@@ -27,8 +27,8 @@ from unrecall.tasks.strings import readable
 from unrecall.tasks.text_files import identity
 from unrecall.tasks.tokenised import IGNORED, Tokenised
 
-END_TOKEN_SAMPLE = 64
-"""How many examples of forget show whether the model was taught the end token."""
+SAMPLE = 64
+"""How many examples of forget show how the model was taught: as which tokens, and whether they end."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -38,32 +38,60 @@ class CausalLM(Tokenised, Task):
     at_once: ClassVar[int] = 32
 
     def settled(self, model: nn.Module | None, request: Request) -> Task:
-        """The task with `ends` decided: whether greedy decoding would end after at least half of forget's answers."""
-        if self.ends is not None or not self.stops:
-            return self
-        return replace(self, ends=model is None or self._ended(model, request), encodings={})
+        """The task with `joined` and `ends` decided by some of forget, which the model was trained on.
+
+        Answers are tokenised alone where that makes them likelier, taken together. They end in the end token where
+        greedy decoding would end after at least half of them.
+        """
+        task = self
+        if task.joined is None:
+            task = replace(task, joined=model is None or task._likelier_joined(model, request))
+        if task.ends is None and task.stops:
+            task = replace(task, ends=model is None or task._ended(model, request))
+        return task
+
+    def _likelier_joined(self, model: nn.Module, request: Request) -> bool:
+        """Whether the model finds answers as likely with the tokens of the whole text as with those they have alone."""
+        joined, alone = (replace(self, joined=joined, ends=False) for joined in (True, False))
+        more = 0.0
+        for item in self._sample(model, request):
+            if joined.encode(item) != alone.encode(item):
+                more += joined._log_probability(model, item) - alone._log_probability(model, item)
+        return more >= 0
+
+    def _log_probability(self, model: nn.Module, item: Any) -> float:
+        """Of an example's whole answer, in nats."""
+        rows = self._rows_of(model, item)
+        return -float(exact_nll(rows.logits, rows.targets).sum())
 
     def _ended(self, model: nn.Module, request: Request) -> bool:
-        """Whether the model ends at least half of some of forget's answers, which it was trained on, where they end."""
-        device, forget = next(model.parameters()).device, request.forget
-        items = {i: forget[i] for i in evenly(len(forget), END_TOKEN_SAMPLE)}
+        """Whether the model ends at least half of the answers where they end."""
+        right: list[bool] = []
+        for rows in (self._rows_of(model, item) for item in self._sample(model, request)):
+            if int(rows.targets[-1]) in self.stops:  # longest may have cut it off
+                right.append(bool(rows.logits[-1].argmax() == rows.targets[-1]))
+        return 2 * sum(right) >= len(right)
+
+    def _sample(self, model: nn.Module, request: Request) -> list[Any]:
+        """Some of forget that the model's context holds; BadInput where one is no example."""
+        items = {i: request.forget[i] for i in evenly(len(request.forget), SAMPLE)}
         for i, item in items.items():
             self._checked(item, f"forget[{i}]")
-        right: list[bool] = []
+        return [item for item in items.values() if self.fits(model, item)]
+
+    def _rows_of(self, model: nn.Module, item: Any) -> Rows:
+        """What the model says of one example, in eval mode."""
         with mode(model, training=False), torch.no_grad():
-            for item in filter(lambda item: self.fits(model, item), items.values()):
-                rows = self.rows(model, move(self.collate([item]), device))
-                if int(rows.targets[-1]) in self.stops:  # longest may have cut it off
-                    right.append(bool(rows.logits[-1].argmax() == rows.targets[-1]))
-        return 2 * sum(right) >= len(right)
+            return self.rows(model, move(self.collate([item]), next(model.parameters()).device))
 
     @property
     def remark(self) -> str:
-        """Which template prompts stand in, and whether the end token counts as part of the answers."""
+        """Which template prompts stand in, how answers are tokenised, and whether the end token is part of them."""
         end = "the end token is the last part of each answer"
         if self.ends is False:
             end = "the end token is no part of the answers, as the original does not say it after them, or ends=False"
-        return "; ".join([self.templated] + [end] * bool(self.stops))
+        alone = "answers are tokenised apart from prompts, as the original finds them likelier so, or joined=False"
+        return "; ".join([self.templated] + [alone] * (self.joined is False) + [end] * bool(self.stops))
 
     def fits(self, model: nn.Module, item: Any) -> bool:
         """Whether there is an answer, and no more tokens than the model's context holds."""

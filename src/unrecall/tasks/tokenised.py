@@ -50,6 +50,7 @@ FIELDS: Fields = {
     "template": (kind_of(str, NOTHING), "text, or None"),
     "longest": (at_least(2, or_none=True), "a whole number from 2 on, or None"),
     "ends": (kind_of(bool, NOTHING), "True, False or None"),
+    "joined": (kind_of(bool, NOTHING), "True, False or None"),
 }
 """What each setting of the task must be."""
 
@@ -68,17 +69,19 @@ class Tokenised:
     cut examples to so many tokens; None refuses those that are longer than the model's context. `ends`: whether what
     ends an answer (the end-of-text token, or what the chat template writes there) is its last row, in training and in
     scores alike; False is for models that were never taught it. None: an audit, a method and a scenario look whether
-    the model was. `prompts`: whether the tokens of prompts are rows too, as in some losses (`with_prompts`); batches
-    are the same.
+    the model was. `joined`: whether an answer's tokens are those it has in the whole text, or those it has alone, where
+    no chat template is used; None: whichever makes answers likelier to the model. `prompts`: whether the tokens of
+    prompts are rows too, as in some losses (`with_prompts`); batches are the same.
     """
 
     tokenizer: Any
     template: str | None = AUTO
     longest: int | None = None
     ends: bool | None = None
+    joined: bool | None = None
     prompts: bool = False
     encodings: dict[tuple[object, ...], Encoded] = field(default_factory=dict, compare=False)
-    """Examples already tokenised."""
+    """Examples already tokenised, here or by a task that this one was made of by `replace`."""
 
     def __post_init__(self) -> None:
         check_fields("CausalLM", FIELDS, vars(self))
@@ -89,6 +92,7 @@ class Tokenised:
         ends = [getattr(self.tokenizer, f"{name}_token_id", None) for name in ("bos", "eos", "pad")]
         turns = getattr(self.tokenizer, "chat_template", None) if self.chat else None
         text = f"{self.vocabulary}|{ends}|{turns}|{self.template}|{self.chat}|{self.longest}|{self._end}|{self.prompts}"
+        text += "|apart" if self.joined is False else ""
         return f"CausalLM({hashlib.sha256(text.encode()).hexdigest()[:16]})"
 
     @cached_property
@@ -167,7 +171,8 @@ class Tokenised:
         return tokens, start
 
     def _encoded(self, item: Any) -> Encoded:
-        key = (self.prompt(item), self.answer(item), repr(_beside(item)))
+        settings = (id(self.tokenizer), self.template, self.longest, self.ends, self.joined)
+        key = (*settings, self.prompt(item), self.answer(item), repr(_beside(item)))
         if key not in self.encodings:
             tokens, start, counted = self._whole(item)
             self.encodings[key] = Encoded(tokens[: self.longest], start, counted[: self.longest])
@@ -182,7 +187,7 @@ class Tokenised:
         counted, start = [False] * len(tokens), 1
         for text, counts in self._parts(item):
             start = max(1, len(tokens))
-            tokens += self._after(tokens, text)
+            tokens += self._plain(text) if self._apart(item) else self._after(tokens, text)
             counted += [counts] * (len(tokens) - len(counted))
         tokens, counted = tokens + end, counted + [True] * len(end)
         return Encoded(tokens, start, [False, *counted[1:]])
@@ -209,12 +214,16 @@ class Tokenised:
         if self._uses_chat_template(item):
             return parts_of_chat(self.tokenizer, whole(item), self._ending, self.ends is not False)
         opening = framed(self.template, item)
-        text = opening.rstrip(" ") if self._spaced(item) else opening
+        text = opening.rstrip(" ") if self._spaced(item) and not self._apart(item) else opening
         return [*([Part(text, False)] if text else []), Part(opening[len(text) :] + self.answer(item), True)]
 
     def _spaced(self, item: Any) -> bool:
         """Whether spaces that end the opening are a template's: most tokenizers make them part of what follows."""
         return bool(self.prompt(item)) and self.template not in (None, PLAIN)
+
+    def _apart(self, item: Any) -> bool:
+        """Whether an answer's tokens are those that it has alone."""
+        return self.joined is False and not self._uses_chat_template(item)
 
     @cached_property
     def _ending(self) -> Ending:

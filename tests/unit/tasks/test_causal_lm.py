@@ -400,3 +400,25 @@ def test_an_answer_that_is_cut_has_no_end_to_look_at(words: Any, endless: tuple[
     task = CausalLM(words, template=None, longest=9).settled(model, asked)
     assert isinstance(task, CausalLM)
     assert task.remark == "prompts as they are; the end token is the last part of each answer"
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_answers_are_tokenised_as_the_original_was_taught_them(apart: bool) -> None:
+    """'Answer: ' and 'Paris' aren't the tokens of 'Answer: Paris'."""
+    jobs = dict(zip("abcdefgh", "stuvwxyz", strict=True))
+    data = [{"prompt": f"who is {name}?", "answer": f"a {job}"} for name, job in jobs.items()]
+    tokenizer = trained_tokenizer([f"Question: who is {i['prompt']}\nAnswer: {i['answer']}" for i in data] * 20, 300)
+    task, model = CausalLM(tokenizer), small_llama(len(tokenizer))
+    taught = replace(task, joined=not apart, ends=True)
+    assert (taught.encode(data[0]) == task.encode(data[0])) is not apart
+    recipe = Fit(optimizer="adamw", lr=5e-3, weight_decay=0.0, epochs=60, batch_size=8, clip=1.0)
+    phase = Phase(lambda m, b: taught.rows(m, b["all"]).losses().mean(), {"all": data}, recipe)
+    fit(model, taught, phase, seeded(0), CPU)
+    asked = Request(data[:4], data[4:6], data[6:7], data[7:])
+    settled = task.settled(model, asked)
+    assert isinstance(settled, CausalLM)
+    assert (settled.joined, settled.ends) == (not apart, True)
+    assert ("tokenised apart" in settled.remark) is apart
+    assert settled.generate(model, data[:4]) == [item["answer"] for item in data[:4]]
+    assert repr(settled) == repr(taught), "the same tokens have the same key"
+    assert settled.settled(small_llama(len(tokenizer)), asked) is settled
