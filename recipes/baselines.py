@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from unrecall.data.examples import Part
+from unrecall.data.examples import Selection
 from unrecall.data.request import Request
 from unrecall.models.observe import accuracy
 from unrecall.scenarios.base import shuffled
@@ -59,7 +59,7 @@ def cats(data: Path, methods: list[str]) -> dict[str, list[list[float]]]:
     for examples, most in ((cifar.train, (500, 1500)), (cifar.test, (200, 1000))):
         order = shuffled(range(10_000), 0)
         for wanted, count in zip((True, False), most, strict=True):
-            parts.append(Part(examples, [i for i in order if (examples[i][1] == CAT) is wanted][:count]))
+            parts.append(Selection(examples, [i for i in order if (examples[i][1] == CAT) is wanted][:count]))
     forget, retain, holdout, test = parts
     request = Request(forget, retain, holdout, test, kind="class", masked=(CAT,))
     cells = {"original": [accuracies(original, task, request)]}

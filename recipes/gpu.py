@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import unrecall as ur
-from unrecall.data.examples import Examples, Joined, Part
+from unrecall.data.examples import Examples, Joined, Selection
 from unrecall.disk.cache import code_key
 from unrecall.experiment.run import experiment
 from unrecall.harness.suites import suite
@@ -203,10 +203,10 @@ def _language_case(place: Place) -> Scenario:
             )
         )
 
-    def part(i: int) -> Part:
-        return Part(texts, range(i * count, (i + 1) * count))
+    def part(i: int) -> Selection:
+        return Selection(texts, range(i * count, (i + 1) * count))
 
-    request = ur.Request(part(0), Part(texts, range(count, 3 * count)), part(3), part(4), control="random split")
+    request = ur.Request(part(0), Selection(texts, range(count, 3 * count)), part(3), part(4), control="random split")
     return Scenario(
         name="random Llama",
         summary="a Llama with random weights and random texts, which shows time and memory and no forgetting",

@@ -31,7 +31,7 @@ import torch
 from torch import Tensor, nn
 
 from recipes import verdict_real
-from unrecall.data.examples import Part
+from unrecall.data.examples import Selection
 from unrecall.disk import weights
 from unrecall.experiment.run import experiment
 from unrecall.harness.audit import audit
@@ -62,17 +62,17 @@ def glyphs(forget: str) -> Scenario:
     moved = ends + 0.06 * torch.randn(LETTERS, EACH + UNSEEN, 3, 2, 2, generator=random)
     pictures = drawn(moved.flatten(0, 1)) + 0.15 * torch.randn(LETTERS * (EACH + UNSEEN), SIDE, SIDE, generator=random)
     data = [(picture[None].clamp(0, 1), i // (EACH + UNSEEN)) for i, picture in enumerate(pictures)]
-    train = Part(data, [i for i in range(len(data)) if i % (EACH + UNSEEN) < EACH])
+    train = Selection(data, [i for i in range(len(data)) if i % (EACH + UNSEEN) < EACH])
     unseen = shuffled([i for i in range(len(data)) if i % (EACH + UNSEEN) >= EACH], 0)
     labels = [i // EACH for i in range(len(train))]
     chosen = choose(forget, labels, 0, LETTERS)
     alike = [i for i in unseen if data[i][1] in chosen.classes][: 400 if len(chosen.classes) > 1 else UNSEEN]
-    test = Part(data, [i for i in unseen if i not in set(alike)])
+    test = Selection(data, [i for i in unseen if i not in set(alike)])
     return Scenario(
         name=f"glyphs-{forget.partition(':')[0]}",
         summary=f"{LETTERS} generated letters of {EACH} pictures, a small CNN; forget {forget}",
         task=Classification(classes=tuple(map(str, range(LETTERS)))),
-        request=chosen.request(train, Part(data, alike), test, holdout=250),
+        request=chosen.request(train, Selection(data, alike), test, holdout=250),
         build=lambda _, __: small_cnn(LETTERS),
         recipe=Fit(lr=0.05, epochs=40, batch_size=64, schedule="cosine", weight_decay=5e-4),
         references=6,

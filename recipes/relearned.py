@@ -13,7 +13,7 @@ import sys
 import torch
 from torch import nn
 
-from unrecall.data.examples import Examples, Part
+from unrecall.data.examples import Examples, Selection
 from unrecall.methods.base import loss_on
 from unrecall.models.observe import accuracy, mean_loss
 from unrecall.scenarios.base import Scenario
@@ -63,7 +63,7 @@ def main(*methods: str) -> None:
     original, retrained = (train(0, session).model for train in (scenario.train_original, scenario.train_retrained))
     distance = disruption(copy.deepcopy(original).eval(), Job(request, task, seeded(0), session).settled(original))
     half = len(request.forget) // 2
-    lesson, hidden = Part(request.forget, range(half)), Part(request.forget, range(half, len(request.forget)))
+    lesson, hidden = Selection(request.forget, range(half)), Selection(request.forget, range(half, len(request.forget)))
 
     def right(model: nn.Module, examples: Examples) -> float:
         return float(accuracy(model, task, examples).mean())

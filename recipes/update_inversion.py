@@ -10,7 +10,7 @@ from dataclasses import replace
 import torch
 
 from unrecall.attacks.update_inversion import UpdateInversion
-from unrecall.data.examples import Part
+from unrecall.data.examples import Selection
 from unrecall.evidence.setting import Models, Setting
 from unrecall.scenarios.digits import Digits
 from unrecall.training.session import Session
@@ -27,7 +27,7 @@ def main() -> None:
     for count in COUNTS:
         values = []
         for i in range(SETS):
-            forget = Part(digits.request.forget, range(i * count, (i + 1) * count))
+            forget = Selection(digits.request.forget, range(i * count, (i + 1) * count))
             request = replace(digits.request, forget=forget)
             setting = Setting(Models(original, original, ()), request, digits.task, session=session)
             deleted = attack.disguise(setting)

@@ -24,7 +24,7 @@ import torch
 from torch import nn
 
 import unrecall as ur
-from unrecall.data.examples import Joined, Part
+from unrecall.data.examples import Joined, Selection
 from unrecall.experiment.run import StartingPoint
 from unrecall.harness.audit import audit
 from unrecall.harness.suites import suite
@@ -72,11 +72,11 @@ def resnet20(data: Path = DATA) -> Scenario:
         summary="the real ResNet-20, fine-tuned on 2,000 pictures and 500 more; the 500 must go",
         task=Classification(classes=CLASSES),
         request=ur.Request(
-            Part(cifar.test, order[:500]),
-            Part(cifar.train, kept),
-            Part(cifar.test, order[500:2500]),
-            Part(cifar.test, order[3500:5500]),
-            validation=Part(cifar.test, order[2500:3500]),
+            Selection(cifar.test, order[:500]),
+            Selection(cifar.train, kept),
+            Selection(cifar.test, order[500:2500]),
+            Selection(cifar.test, order[3500:5500]),
+            validation=Selection(cifar.test, order[2500:3500]),
             control="random split",
         ),
         build=lambda _, __: load_resnet(ARCHITECTURES["resnet20"](10), pretrained),
@@ -151,8 +151,8 @@ def copies(scenario: Scenario, original: nn.Module, session: Session) -> Iterato
     half = list(range(0, len(request.forget), 2))
     left = [i for i in range(len(request.forget)) if i not in set(half)]
     partial = request.with_own(
-        retain=Joined((request.retain, Part(request.forget, half))),
-        forget=Part(request.forget, left),
+        retain=Joined((request.retain, Selection(request.forget, half))),
+        forget=Selection(request.forget, left),
     )
     yield "half left in", replace(scenario, request=partial).train_retrained(REFERENCES + 1, session).model
     for name, method in METHODS.items():

@@ -16,7 +16,7 @@ import torch
 
 from recipes.verdict_worlds import CPU, WORLDS, Trial
 from unrecall.attacks import Relearn
-from unrecall.data.examples import Part
+from unrecall.data.examples import Selection
 from unrecall.evidence.pool import Pool
 from unrecall.evidence.setting import Models, Setting
 from unrecall.harness.never_trained import RATE, SAMPLE, confidence, fixed_suite, units_of, without_arms
@@ -38,7 +38,7 @@ def curves(trial: Trial, rate: float) -> tuple[np.ndarray, np.ndarray]:
     units, alone = units_of(request, seed), without_arms(setting, "unlearned")
     attack = fixed_suite(task, rate=rate)[-1].attack
     assert isinstance(attack, Relearn)
-    plain = mean_loss(model, task, Part(request.retain, range(SAMPLE)))
+    plain = mean_loss(model, task, Selection(request.retain, range(SAMPLE)))
     scores, gone = np.zeros((len(STEPS), len(units.examples))), np.zeros(len(STEPS))
     for half in (0, 1):
         lesson, tested = units.of_half(half), units.of_half(1 - half)

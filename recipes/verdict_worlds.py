@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unrecall.data.examples import Examples, Joined, Part
+from unrecall.data.examples import Examples, Joined, Selection
 from unrecall.data.request import Request
 from unrecall.disk import weights
 from unrecall.disk.cache import Cache
@@ -148,11 +148,11 @@ class Split:
         if self.world.forget:
             n = self.world.forget
             sets = trained[:n], trained[n:], unseen[:HOLDOUT], unseen[HOLDOUT:]
-            forget, retain, holdout, test = (Part(data, places) for places in sets)
+            forget, retain, holdout, test = (Selection(data, places) for places in sets)
             return Request(forget, retain, holdout, test, control="random split")
         gone = self.split % 10
         (forget, retain), (holdout, test) = (
-            [Part(data, [i for i in places if (data[i][1] == gone) is of_class]) for of_class in (True, False)]
+            [Selection(data, [i for i in places if (data[i][1] == gone) is of_class]) for of_class in (True, False)]
             for places in (trained, unseen)
         )
         return Request(forget, retain, holdout, test, kind="class", masked=(gone,))
@@ -183,7 +183,7 @@ class Split:
         if copy not in SHARES:
             return CHEATS[copy](self, self.model("original"))
         forget, seed = self.request.forget, self._seed(copy)
-        left = Part(forget, range(round(SHARES[copy] * len(forget))))
+        left = Selection(forget, range(round(SHARES[copy] * len(forget))))
         return taught(self.untrained(seed), self.task, Joined((left, self.request.retain)), RECIPE, seed)
 
     def ascended(self, model: nn.Module, copy: str, factor: float = 1.0, more: float = 0.0) -> nn.Module:

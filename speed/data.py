@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from speed.clock import Race, race
-from unrecall.data.examples import Examples, Part
+from unrecall.data.examples import Examples, Selection
 from unrecall.data.identity import digests_of_rows
 from unrecall.data.loading import BatchIndices, batches_of, workers
 from unrecall.data.request import Request
@@ -51,7 +51,7 @@ def _requests() -> list[Race]:
 
     def made(data: Examples) -> Request:
         cuts = [0, EACH, EACH + COUNT, 2 * EACH + COUNT, 3 * EACH + COUNT]
-        forget, retain, holdout, test = (Part(data, range(a, b)) for a, b in itertools.pairwise(cuts))
+        forget, retain, holdout, test = (Selection(data, range(a, b)) for a, b in itertools.pairwise(cuts))
         return Request(forget, retain, holdout, test)
 
     def checked(data: Examples) -> None:
@@ -68,8 +68,8 @@ def _requests() -> list[Race]:
         Race(
             "a request made of another",
             *race(
-                lambda: request.with_own(retain=Part(request.retain, half)),
-                lambda: Request(request.forget, Part(request.retain, half), request.holdout, request.test),
+                lambda: request.with_own(retain=Selection(request.retain, half)),
+                lambda: Request(request.forget, Selection(request.retain, half), request.holdout, request.test),
                 rounds=3,
             ),
             "the same made anew",

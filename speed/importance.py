@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from speed.clock import Race, race
-from unrecall.data.examples import Part
+from unrecall.data.examples import Selection
 from unrecall.models.importance import batch_mean, exact
 from unrecall.scenarios.digits import Digits
 from unrecall.scenarios.networks import resnet20, small_cnn
@@ -25,13 +25,13 @@ def run() -> list[Race]:
     retain = [digits.request.retain[i] for i in range(len(digits.request.retain))]
     pictures = [(torch.rand(3, 32, 32), i % 10) for i in range(256)]
     return [
-        _per_example(digits.task, Part(digits.request.retain, range(512))),
+        _per_example(digits.task, Selection(digits.request.retain, range(512))),
         _by_batches("importance by batches, digits", small_cnn(), digits.task, retain),
         _by_batches("importance by batches, ResNet-20", resnet20(), Classification(), pictures),
     ]
 
 
-def _per_example(task: Task, examples: Part) -> Race:
+def _per_example(task: Task, examples: Selection) -> Race:
     model = small_cnn().eval()
 
     def loop() -> Importance:

@@ -8,7 +8,7 @@ from torch import nn
 
 from speed.clock import Race, race
 from unrecall.attacks.residual_knowledge import ResidualKnowledge, ratio_of_sums
-from unrecall.data.examples import Absent, Part
+from unrecall.data.examples import Absent, Selection
 from unrecall.evidence.pool import draw_pool
 from unrecall.evidence.setting import Models, Setting, Subject
 from unrecall.scenarios.base import Scenario
@@ -27,7 +27,7 @@ def run() -> list[Race]:
 def _race(digits: Scenario, subject: nn.Module, reference: nn.Module, attack: ResidualKnowledge, count: int) -> Race:
     import torchattacks
 
-    forget, absent = Part(digits.request.forget, range(count)), Absent("the rival has none")
+    forget, absent = Selection(digits.request.forget, range(count)), Absent("the rival has none")
     request = replace(digits.request, forget=forget, holdout=absent)
     batch = digits.task.collate([request.forget[i] for i in range(count)])
     inputs, targets = batch["inputs"], batch["targets"]

@@ -3,7 +3,7 @@
 import torch
 
 from speed.clock import Race, race
-from unrecall.data.examples import Part
+from unrecall.data.examples import Selection
 from unrecall.models.jacobian import Bound, jacobian
 from unrecall.nn.gram import damped_inverse
 from unrecall.scenarios.digits import Digits
@@ -15,7 +15,7 @@ EXAMPLES, DAMPING = 512, 1.0
 def run() -> list[Race]:
     """WoodFisher's inverse Hessian times a gradient: one solve, or a rank-1 update an example."""
     digits, model = Digits().make(), small_cnn().eval()
-    task, examples = digits.task, Part(digits.request.retain, range(EXAMPLES))
+    task, examples = digits.task, Selection(digits.request.retain, range(EXAMPLES))
     weights = [p for p in model.parameters() if p.requires_grad]
     vector = torch.ones(sum(p.numel() for p in weights))
 

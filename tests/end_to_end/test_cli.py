@@ -31,7 +31,7 @@ from torch import nn
 from tests.worlds import blobs, network
 from unrecall import Fit, Request, Scenario
 from unrecall.tasks import Classification
-from unrecall.data.examples import Part
+from unrecall.data.examples import Selection
 
 DATA, UNSEEN = blobs(80, 4, 1), blobs(96, 4, 2)
 RECIPE = Fit(lr=0.05, epochs=4, batch_size=16)
@@ -48,7 +48,7 @@ def case(forget=DATA[:10], retain=DATA[10:], holdout=UNSEEN[:24], test=UNSEEN[24
 def make(): return case()
 def remembered(): return case(holdout=UNSEEN[4:28], test=UNSEEN[28:])  # less of validation is right than of forget
 def five(): return case(references=5)
-def outside(): return case(forget=Part(DATA, [0, 80]))
+def outside(): return case(forget=Selection(DATA, [0, 80]))
 def twice(): return case(forget=[*DATA[:10], DATA[3]])
 def both(): return case(retain=DATA)
 def leaky(): return case(holdout=DATA[20:30])

@@ -16,7 +16,7 @@ import unrecall as ur
 from tests.end_to_end.test_cli import WHO, call, case
 from tests.worlds import blobs, train
 from unrecall.cli.app import app
-from unrecall.data.examples import Part
+from unrecall.data.examples import Selection
 from unrecall.data.identity import identities
 from unrecall.experiment.grid import scenario_of
 from unrecall.record.schema import load
@@ -86,7 +86,7 @@ def _check_telling(example: str) -> None:
     scans = names["Scans"]()
     scans.sha256, scans.labels = ["a", "b", "a"], [0, 1, 0]
     type(scans).__len__ = lambda _: 3
-    told = identities(Part(scans, [2, 1]))
+    told = identities(Selection(scans, [2, 1]))
     assert told is not None
     assert told.values == ["a 0", "b 1"]
 

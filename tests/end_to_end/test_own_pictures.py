@@ -292,7 +292,7 @@ def test_pictures_reach_the_model_as_its_processor_prepares_them() -> None:
 def test_a_picture_is_decoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     case = Pictures(model="model", forget="letter.txt", retain="data").make()
     before = case.request.retain[3][0]
-    monkeypatch.setattr("unrecall.tasks.picture_files.opened", None)
+    monkeypatch.setattr("unrecall.tasks.picture_files.open_picture", None)
     assert torch.equal(before, case.request.retain[3][0])
 
 

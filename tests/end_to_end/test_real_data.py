@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from unrecall.data.examples import Part
+from unrecall.data.examples import Selection
 from unrecall.data.request import Request
 from unrecall.methods.roka import ROKA
 from unrecall.methods.rurk import RURK
@@ -31,8 +31,8 @@ def test_the_pretrained_resnet_knows_cifar10() -> None:
     case = Cifar10(data=str(DATA), weights=str(WEIGHTS), arch="resnet20").make()
     assert case.original is not None
     assert {len(case.request[s]) for s in ("forget", "retain")} == {2500, 47500}
-    assert accuracy(case.original, case.task, Part(case.request.test, range(500))).mean() > 0.88
-    assert accuracy(case.original, case.task, Part(case.request.forget, range(200))).mean() > 0.97
+    assert accuracy(case.original, case.task, Selection(case.request.test, range(500))).mean() > 0.88
+    assert accuracy(case.original, case.task, Selection(case.request.forget, range(200))).mean() > 0.97
 
 
 def test_small_cifar5_is_the_papers() -> None:
@@ -50,10 +50,10 @@ def test_rurk_makes_the_real_resnet_forget_more_than_it_loses() -> None:
     whole, session = case.request, Session(device="cpu")
     assert case.original is not None
     request = Request(
-        forget=Part(whole.forget, range(96)),
-        retain=Part(whole.retain, range(0, len(whole.retain), 120)),
-        holdout=Part(whole.holdout, range(50)),
-        test=Part(whole.test, range(0, len(whole.test), 50)),
+        forget=Selection(whole.forget, range(96)),
+        retain=Selection(whole.retain, range(0, len(whole.retain), 120)),
+        holdout=Selection(whole.holdout, range(50)),
+        test=Selection(whole.test, range(0, len(whole.test), 50)),
     )
     case.task.check(case.original, request)
     method = RURK(lambda_f=0.3, lambda_a=0.3)
@@ -78,10 +78,10 @@ def test_a_small_vit_learns_a_few_real_pictures_and_unlearns_a_class(
     assert case.recipe is not None
     request = replace(
         whole,
-        forget=Part(whole.forget, range(32)),
-        retain=Part(whole.retain, range(64)),
-        holdout=Part(whole.holdout, range(32)),
-        test=Part(whole.test, range(32)),
+        forget=Selection(whole.forget, range(32)),
+        retain=Selection(whole.retain, range(64)),
+        holdout=Selection(whole.holdout, range(32)),
+        test=Selection(whole.test, range(32)),
     )
     case = replace(case, request=request, recipe=replace(case.recipe, epochs=4, batch_size=32, schedule="constant"))
     original = case.train_original(0, session).model

@@ -178,7 +178,7 @@ def test_tampered_attestations(tmp_path: Path) -> None:
     foreign = path.read_bytes()
     attest.sign(STATEMENT, key, path)
     whole = path.read_bytes()
-    assert attest.opened(path, public) == STATEMENT
+    assert attest.verified(path, public) == STATEMENT
 
     def signed_by_another(data: bytes, rng: random.Random) -> bytes:
         """The same under another key; sometimes with the name of the right one."""
@@ -192,7 +192,7 @@ def test_tampered_attestations(tmp_path: Path) -> None:
         way, rng = ways[draw % len(ways)], random.Random(draw)
         path.write_bytes(way(whole, rng))
         with pytest.raises(BadInput):
-            attest.opened(path, public)
+            attest.verified(path, public)
             pytest.fail(f"draw {draw}, {way.__name__}")
 
 

@@ -21,7 +21,7 @@ import unrecall.attacks
 from tests.worlds import CPU, World
 from unrecall.attacks.base import Attack, RecoveryAttack, ScoredAttack
 from unrecall.attacks.inspection import InspectionAttack
-from unrecall.data.examples import Absent, Part, digest, iterate
+from unrecall.data.examples import Absent, Selection, digest, iterate
 from unrecall.data.request import Request
 from unrecall.disk.cache import Cache
 from unrecall.errors import NotSupported
@@ -391,7 +391,7 @@ def test_the_law_catches_who_peeks(by: str, seen: bool, case: Case) -> None:
 
 
 def poor(request: Request) -> Iterator[tuple[str, dict[str, Any]]]:
-    yield "one example to forget", {"request": replace(request, forget=Part(request.forget, [0]))}
+    yield "one example to forget", {"request": replace(request, forget=Selection(request.forget, [0]))}
     yield "no holdout", {"request": replace(request, holdout=Absent("holdout: there is none"))}
     yield "no retrained models", {"retrained": ()}
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unrecall.data.examples import Absent, Examples, Part, evenly, move
+from unrecall.data.examples import Absent, Examples, Selection, evenly, move
 from unrecall.data.request import Request, Split
 from unrecall.data.signals import Signals
 from unrecall.disk.weights import HALF
@@ -359,7 +359,7 @@ def usefulness(model: nn.Module, setting: Setting, drop: float, most: int = 500)
     if not offers(setting.task, Classifying):
         return lambda _: True
     retain, task = setting.request.retain, setting.task
-    guard = Part(retain, evenly(len(retain), most))
+    guard = Selection(retain, evenly(len(retain), most))
     least = (1 - drop) * float(accuracy(model, task, guard).mean()) - 1e-9
     return lambda attacked: float(accuracy(attacked, task, guard).mean()) >= least
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from unrecall.attacks.inspection import Inspection, InspectionAttack, beside
-from unrecall.data.examples import Examples, Part, evenly
+from unrecall.data.examples import Examples, Selection, evenly
 from unrecall.data.request import Request, Split
 from unrecall.errors import MissingReference, NotSupported
 from unrecall.evidence.setting import Setting
@@ -153,7 +153,7 @@ class CKA(InspectionAttack):
             n = len(request[split])
             if min(n, self.most) < FEWEST:
                 raise NotSupported(f"CKA: expected at least {FEWEST} {split} examples, got {min(n, self.most)}.")
-            features = _features(model, layers, Part(request[split], evenly(n, self.most)), task)
+            features = _features(model, layers, Selection(request[split], evenly(n, self.most)), task)
             grams[split] = [gram(features[name]) for name in layers]
         return View(tuple(layers), grams)
 

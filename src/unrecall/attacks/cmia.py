@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from unrecall.attacks.base import ARMS, ascend
 from unrecall.attacks.inspection import Inspection, InspectionAttack, beside
-from unrecall.data.examples import Absent, Examples, Part, evenly
+from unrecall.data.examples import Absent, Examples, Selection, evenly
 from unrecall.data.signals import Rows
 from unrecall.errors import MissingReference, NotSupported
 from unrecall.evidence.setting import Setting
@@ -100,7 +100,9 @@ class CMIA(InspectionAttack):
         """The gap of each subject to retrained models other than itself; every model is asked once."""
         request, retrained = setting.request, setting.models.retrained
         self._check(setting)
-        samples = {arm: Part(request[arm], evenly(len(request[arm]), self.most)) for arm in ARMS if len(request[arm])}
+        samples = {
+            arm: Selection(request[arm], evenly(len(request[arm]), self.most)) for arm in ARMS if len(request[arm])
+        }
         views: dict[nn.Module, dict[str, View]] = {}
         for model in dict.fromkeys((*subjects.values(), *retrained)):
             views[model] = {arm: self._view(model, setting, sample) for arm, sample in samples.items()}

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from unrecall.attacks.base import Attacked, RecoveryAttack, head_of
-from unrecall.data.examples import Examples, Joined, Part, iterate, split_off
+from unrecall.data.examples import Examples, Joined, Selection, iterate, split_off
 from unrecall.data.request import Request
 from unrecall.errors import BadInput, NotSupported
 from unrecall.evidence.pool import Dose, Pool
@@ -104,7 +104,7 @@ class HeadRefit(RecoveryAttack):
             raise NotSupported(
                 f"HeadRefit: expected forget examples of each forgotten class to set aside, got {[*map(len, chosen)]}."
             )
-        return Part(taught, [i for part in chosen for i in part])
+        return Selection(taught, [i for part in chosen for i in part])
 
 
 def refitted(features: np.ndarray, labels: np.ndarray, classes: int, *, balanced: bool = False) -> Ridge:

@@ -13,7 +13,7 @@ from torch.func import jvp
 
 from unrecall.attacks.base import own_copy
 from unrecall.attacks.deletion import Candidates, DeletionAttack
-from unrecall.data.examples import Batch, Examples, Part
+from unrecall.data.examples import Batch, Examples, Selection
 from unrecall.errors import BadInput, Diverged
 from unrecall.models.contribution import contributions
 from unrecall.models.importance import Losses, Weights, trainable
@@ -132,7 +132,7 @@ class Indirect(DeletionAttack):
         scores, seed = np.zeros(len(candidates.classes)), draw_seed(job.generator)
         for c in np.unique(candidates.classes):
             members = np.flatnonzero(candidates.classes == c)
-            examples = Part(candidates.examples, members[: max(self.sizes)].tolist())
+            examples = Selection(candidates.examples, members[: max(self.sizes)].tolist())
             try:
                 surrogate = self.rehearse(model, examples, job.seeded(seed))
             except Diverged:

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import nn
 
 from unrecall.attacks.inspection import Inspection, InspectionAttack, beside
-from unrecall.data.examples import Part, evenly
+from unrecall.data.examples import Selection, evenly
 from unrecall.data.request import Split
 from unrecall.evidence.setting import Setting
 from unrecall.models.observe import observe
@@ -71,7 +71,7 @@ class Interpolate(InspectionAttack):
     def inspect(self, model: nn.Module, setting: Setting) -> Inspection:
         """What each mixture of `model` and the original knows."""
         request, task = setting.request, setting.task
-        samples = {split: Part(request[split], evenly(len(request[split]), self.most)) for split in SPLITS}
+        samples = {split: Selection(request[split], evenly(len(request[split]), self.most)) for split in SPLITS}
         pairs = side_by_side(model, setting.models.original)
         mixture = copy.deepcopy(model).eval()
         mixed, shares = mixture.state_dict(), np.linspace(0, 1, self.points)

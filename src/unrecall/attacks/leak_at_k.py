@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unrecall.attacks.base import Attacked, RecoveryAttack, Success, ascend
-from unrecall.data.examples import Examples, Part, iterate
+from unrecall.data.examples import Examples, Selection, iterate
 from unrecall.data.signals import Rows
 from unrecall.errors import BadInput
 from unrecall.evidence.pool import Pool
@@ -33,7 +33,7 @@ BEGINNING = 0.1
 """The share of an answer in which it does so."""
 
 
-class Drawn(Part):
+class Drawn(Selection):
     """Examples, and how much of each answer the best of some drawn ones is expected to show, `best` [examples]."""
 
     def __init__(self, whole: Examples, best: np.ndarray) -> None:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, TypeAlias
 from torch import Tensor, nn
 
 from unrecall.attacks.base import Attacked, RecoveryAttack, Success, ascend
-from unrecall.data.examples import Examples, Part, iterate
+from unrecall.data.examples import Examples, Selection, iterate
 from unrecall.errors import BadInput, NotSupported
 from unrecall.evidence.pool import Pool
 from unrecall.evidence.setting import Setting
@@ -31,7 +31,7 @@ STAYS = 4.0
 """The weight of what a copy that hides says when it is doubted, beside the wrong answers that it gives at first."""
 
 
-class Answered(Part):
+class Answered(Selection):
     """Conversations, and what a model answered at the end of each."""
 
     def __init__(self, talks: Sequence[Any], answers: Sequence[str]) -> None:

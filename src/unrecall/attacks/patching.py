@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from unrecall.attacks.base import ARMS
 from unrecall.attacks.inspection import Inspection, InspectionAttack, beside
-from unrecall.data.examples import Examples, Part, evenly
+from unrecall.data.examples import Examples, Selection, evenly
 from unrecall.errors import MissingReference, NotSupported
 from unrecall.evidence.setting import Setting
 from unrecall.models.layers import of_one_kind
@@ -85,7 +85,9 @@ class Patching(InspectionAttack):
         if not len(request.holdout if self.beside == "holdout" else retrained):
             needed, other = ("a holdout", "retrained") if self.beside == "holdout" else ("a retrained model", "holdout")
             raise MissingReference(f"Patching: expected {needed} to compare with, got none. Set beside='{other}'.")
-        samples = {arm: Part(request[arm], evenly(len(request[arm]), self.most)) for arm in ARMS if len(request[arm])}
+        samples = {
+            arm: Selection(request[arm], evenly(len(request[arm]), self.most)) for arm in ARMS if len(request[arm])
+        }
         plain = {arm: observe(original, setting.task, sample).loss for arm, sample in samples.items()}
         others = retrained if self.beside == "retrained" else ()
         read = {

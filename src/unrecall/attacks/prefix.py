@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import nn
 
 from unrecall.attacks.base import Attacked, RecoveryAttack, Success, ascend
-from unrecall.data.examples import Examples, Part, iterate
+from unrecall.data.examples import Examples, Selection, iterate
 from unrecall.evidence.pool import Pool
 from unrecall.evidence.setting import Setting
 from unrecall.record.schema import ThreatModel
@@ -21,7 +21,7 @@ from unrecall.training.job import Job
 Fraction: TypeAlias = Annotated[float, Field(gt=0, lt=1)]
 
 
-class Shown(Part):
+class Shown(Selection):
     """Examples of whose answers the first `share` is shown to the model."""
 
     def __init__(self, whole: Examples, share: float) -> None:

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from unrecall.attacks.base import Attacked, Cell, RecoveryAttack, ascend_within
-from unrecall.data.examples import Part, evenly
+from unrecall.data.examples import Selection, evenly
 from unrecall.errors import BadInput
 from unrecall.evidence.pool import Pool
 from unrecall.evidence.setting import Setting
@@ -81,7 +81,7 @@ class Quantise(RecoveryAttack):
         moments: Mapping[int, Tensor] = {}
         if self.rounding == "gptq":
             layers = {str(i): layer for i, layer in enumerate(matrices(model, task, retain))}
-            read = Part(retain, evenly(len(retain), self.calibration))
+            read = Selection(retain, evenly(len(retain), self.calibration))
             moments = {int(i): moment for i, moment in input_moments(model, task, read, layers).items()}
         for bits in sorted(set(self.bits), reverse=True):
             attacked = copy.deepcopy(model).eval()

@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import nn
 
 from unrecall.attacks.base import Attacked, RecoveryAttack, ascend, copies
-from unrecall.data.examples import Examples, Part, evenly, iterate, split_off
+from unrecall.data.examples import Examples, Selection, evenly, iterate, split_off
 from unrecall.data.request import Request
 from unrecall.disk.files import file_key
 from unrecall.errors import BadInput, NotSupported
@@ -180,7 +180,7 @@ class Relearn(RecoveryAttack):
         """The mean loss on the lesson, in nats, from which on down the attacker stops."""
         if not len(retain):
             raise NotSupported("Relearn: expected retain examples, whose loss says when to stop, got none.")
-        sample = Part(retain, evenly(len(retain), self.retain_sample))
+        sample = Selection(retain, evenly(len(retain), self.retain_sample))
         plain = mean_loss(model, task, sample)
         return plain + (1 - self.until) * (mean_loss(model, task, lesson) - plain)
 

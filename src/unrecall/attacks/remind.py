@@ -13,7 +13,7 @@ from sklearn.model_selection import StratifiedKFold
 from torch import Tensor, nn
 
 from unrecall.attacks.base import MembershipAttack, both_arms
-from unrecall.data.examples import Part, evenly, repeat
+from unrecall.data.examples import Selection, evenly, repeat
 from unrecall.data.request import Split
 from unrecall.errors import NotSupported
 from unrecall.evidence.evidence import Evidence
@@ -89,7 +89,7 @@ class REMIND(MembershipAttack):
         both_arms(request)
         fewest = min(len(request[split]) for split in CLASSES)
         examples = {split: request[split] for split in CLASSES}
-        examples["retain"] = Part(request.retain, evenly(len(request.retain), fewest))
+        examples["retain"] = Selection(request.retain, evenly(len(request.retain), fewest))
         near = task.neighbours(model, self.m)
         features: dict[Split, np.ndarray] = {}
         with mode(model, training=False), torch.no_grad():

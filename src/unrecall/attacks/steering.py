@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from unrecall.attacks.base import Attacked, RecoveryAttack, Success, ascend
-from unrecall.data.examples import Batch, Examples, Part, evenly, iterate
+from unrecall.data.examples import Batch, Examples, Selection, evenly, iterate
 from unrecall.errors import BadInput, NotSupported
 from unrecall.evidence.pool import Pool
 from unrecall.evidence.setting import Setting
@@ -38,7 +38,7 @@ ENDS = (".", "?", "!", ":")
 """What may stand before the first word of a sentence."""
 
 
-class Steered(Part):
+class Steered(Selection):
     """Questions, and what is added to what leaves a layer, by its dotted name, where each is answered `[n, d]`."""
 
     def __init__(self, whole: Examples, layer: str, added: Tensor) -> None:
@@ -190,7 +190,7 @@ class Names:
     @classmethod
     def of(cls, texts: Textual, retain: Examples, prompted: Sequence[Any], generator: torch.Generator) -> "Names":
         """Counted over retain and these examples, whose order doesn't matter; the other questions are retain's."""
-        sample = iterate(Part(retain, evenly(len(retain), MOST)))
+        sample = iterate(Selection(retain, evenly(len(retain), MOST)))
         questions = [prompt for item in sample if (prompt := texts.prompt(item))]
         prompts = [*questions, *map(texts.prompt, prompted)]
         counts = Counter(word for prompt in prompts for word in set(WORD.findall(prompt)))

@@ -13,7 +13,7 @@ from torch import nn
 
 from unrecall.attacks.base import head_of
 from unrecall.attacks.inspection import Inspection, InspectionAttack, beside
-from unrecall.data.examples import Absent, Part, evenly
+from unrecall.data.examples import Absent, Selection, evenly
 from unrecall.errors import MissingReference, NotSupported
 from unrecall.evidence.setting import Setting
 from unrecall.models.observe import observe
@@ -105,7 +105,7 @@ class Traces(InspectionAttack):
         test, masked = setting.observed.test, list(setting.request.masked)
         if isinstance(test, Absent):
             raise MissingReference(test.reason)
-        signals = observe(model, setting.task, Part(test, evenly(len(test), self.most)))
+        signals = observe(model, setting.task, Selection(test, evenly(len(test), self.most)))
         rows = (signals.log_prob, signals.expected, signals.deviation)
         means = [np.array([of.mean() for of in signals.of_rows(values)]) for values in rows]
         other = np.array([not np.isin(of, masked).any() for of in signals.of_rows(signals.target)])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from unrecall.attacks.inspection import Inspection, InspectionAttack, beside
-from unrecall.data.examples import Absent, Examples, Part, evenly
+from unrecall.data.examples import Absent, Examples, Selection, evenly
 from unrecall.errors import MissingReference
 from unrecall.evidence.setting import Setting
 from unrecall.models.curvature import Curvature, largest, solved
@@ -113,16 +113,16 @@ class UpdateInversion(InspectionAttack):
         )
         return beside(sentence, "with a retrained model in", reference)
 
-    def _public(self, setting: Setting) -> Part:
+    def _public(self, setting: Setting) -> Selection:
         """The examples of which H is."""
         test = setting.observed.test
         if isinstance(test, Absent):
             raise MissingReference(test.reason)
         return self._sample(test)
 
-    def _sample(self, examples: Examples) -> Part:
+    def _sample(self, examples: Examples) -> Selection:
         """At most `most` of the examples."""
-        return Part(examples, evenly(len(examples), self.most))
+        return Selection(examples, evenly(len(examples), self.most))
 
 
 def _change(model: nn.Module, original: nn.Module, weights: Weights) -> Tensor:

@@ -140,7 +140,7 @@ def verify(
     from unrecall.harness.checking import check
     from unrecall.record import attest as attesting
 
-    stated, place = attesting.opened(attestation, key), _record_file(record)
+    stated, place = attesting.verified(attestation, key), _record_file(record)
     checked = check(place)
     faults = [*attesting.differing(stated, attesting.statement(place, checked.unseen, checkpoint)), *checked.problems]
     say(f"{attestation}: signed with {key}")

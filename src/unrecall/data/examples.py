@@ -42,7 +42,7 @@ class Absent:
         raise IndexError(index)
 
 
-class Part:
+class Selection:
     """Some examples of a data set, by index; its own indices start at 0. BadInput for an index that it hasn't."""
 
     def __init__(self, whole: Examples, indices: Sequence[int]) -> None:
@@ -50,7 +50,7 @@ class Part:
         outside = next((i for i in self.indices if not 0 <= i < len(whole)), None)
         if outside is not None:
             raise BadInput(
-                f"Part: expected indices in 0..{len(whole) - 1}, got {outside}. Name examples that are there."
+                f"Selection: expected indices in 0..{len(whole) - 1}, got {outside}. Name examples that are there."
             )
 
     def __len__(self) -> int:
@@ -81,7 +81,7 @@ def _at_once(kind: type) -> bool:
     return "__getitems__" in vars(first)
 
 
-def split(data: Examples, chosen: Iterable[int | str | PathLike[str]]) -> tuple[Part, Part]:
+def split(data: Examples, chosen: Iterable[int | str | PathLike[str]]) -> tuple[Selection, Selection]:
     """What must go and what stays: the chosen examples of a data set, in their order there, and all others.
 
     `chosen`: indices; or, where the data set knows its files (`samples`, pairs of a path and a class, as torchvision's
@@ -104,7 +104,7 @@ def split(data: Examples, chosen: Iterable[int | str | PathLike[str]]) -> tuple[
         if below is None:
             below = _places_of_files(data, name)
         indices.update(_places_of(data, name, below))
-    first, rest = Part(data, sorted(indices)), Part(data, sorted({*range(len(data))} - indices))
+    first, rest = Selection(data, sorted(indices)), Selection(data, sorted({*range(len(data))} - indices))
     if not len(first) or not len(rest):
         raise BadInput(f"split: expected some of {len(data)} examples, not all, got {len(first)}. Choose others.")
     return first, rest
@@ -112,7 +112,7 @@ def split(data: Examples, chosen: Iterable[int | str | PathLike[str]]) -> tuple[
 
 def file_of(examples: Examples, index: int) -> str:
     """The file that an example was read from, below its data set's root; empty where the data set knows no files."""
-    if isinstance(examples, Part):
+    if isinstance(examples, Selection):
         return file_of(examples.whole, examples.indices[index])
     samples, root = getattr(examples, "samples", None), getattr(examples, "root", None)
     sample = samples[index] if isinstance(samples, list | tuple) and index < len(samples) else None
@@ -280,7 +280,7 @@ class Joined:
         raise IndexError(index)
 
 
-def split_off(examples: Examples, first: int, generator: torch.Generator) -> tuple[Part, Part]:
+def split_off(examples: Examples, first: int, generator: torch.Generator) -> tuple[Selection, Selection]:
     """The `first` examples of a random order, and the rest of it."""
     order = torch.randperm(len(examples), generator=generator).tolist()
-    return Part(examples, order[:first]), Part(examples, order[first:])
+    return Selection(examples, order[:first]), Selection(examples, order[first:])

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Subset
 
-from unrecall.data.examples import Examples, Joined, Part, digest, evenly, iterate
+from unrecall.data.examples import Examples, Joined, Selection, digest, evenly, iterate
 from unrecall.disk.cache import code_key
 from unrecall.disk.files import content_key
 from unrecall.errors import BadInput
@@ -97,7 +97,7 @@ def _of(examples: Any, indices: Sequence[int], by_id: Mapping[int, Identities]) 
     before = by_id.get(id(examples))
     if before is not None and len(before.values) == len(examples):
         return before.part(indices)
-    if type(examples) is Part:
+    if type(examples) is Selection:
         return _of(examples.whole, [examples.indices[i] for i in indices], by_id)
     if type(examples) is Subset:
         return _of(examples.dataset, [int(examples.indices[i]) for i in indices], by_id)

@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from unrecall.data.enough import FEWEST_TO_HALVE, OTHERS
-from unrecall.data.examples import Absent, Examples, Part, digest, evenly, is_finite, not_finite, split_off
+from unrecall.data.examples import Absent, Examples, Selection, digest, evenly, is_finite, not_finite, split_off
 from unrecall.data.identity import CONTENT, Identities, by_content, identities, made_key
 from unrecall.errors import BadInput, MissingReference
 
@@ -221,7 +221,7 @@ class Request:
         if (n < FEWEST_TO_HALVE or spare == 0) and unseen >= FEWEST_TO_HALVE:
             drawn = _half(range(unseen))
             validation, test = (
-                Part(self.test, [i for i in range(unseen) if (i in drawn) is first]) for first in (True, False)
+                Selection(self.test, [i for i in range(unseen) if (i in drawn) is first]) for first in (True, False)
             )
             return self.with_own(validation=validation, test=test)
         if n < FEWEST_TO_HALVE:
@@ -238,7 +238,7 @@ class Request:
         tuned_on = _half(list(dict.fromkeys(names)), spare or None)
         tuning, audited = ([i for i in range(n) if (names[i] in tuned_on) is first] for first in (True, False))
         groups = self.groups and {**self.groups, "holdout": [names[i] for i in audited]}
-        return self.with_own(validation=Part(whole, tuning), holdout=Part(whole, audited), groups=groups)
+        return self.with_own(validation=Selection(whole, tuning), holdout=Selection(whole, audited), groups=groups)
 
     def _spare_persons(self) -> int | None:
         """How many of holdout's persons an audit of one person can do without; None where it isn't of one person."""
@@ -251,7 +251,7 @@ class Request:
         splits: tuple[Split, ...] = ("holdout", "test")
         contents = {name: by_content(self[name]).values if self.indexed else self.digests[name] for name in splits}
         places = {name: [i for i, key in enumerate(keys) if key not in digests] for name, keys in contents.items()}
-        parts = {name: Part(self[name], own) for name, own in places.items() if len(own) < len(self[name])}
+        parts = {name: Selection(self[name], own) for name, own in places.items() if len(own) < len(self[name])}
         if "holdout" not in parts:
             return self.with_own(**parts) if parts else self
         groups = self.groups and {**self.groups, "holdout": [self.groups["holdout"][i] for i in places["holdout"]]}
@@ -275,12 +275,12 @@ class Request:
         """
         if most is None or all(len(self[name]) <= most for name in SAMPLED):
             return self
-        changes: dict[str, Part] = {}
+        changes: dict[str, Selection] = {}
         own = dict(self.identities)
         for name in SAMPLED:
             if len(self[name]) > most:
                 drawn, _ = split_off(self[name], most, torch.Generator().manual_seed(0))
-                changes[name] = Part(self[name], sorted(drawn.indices))
+                changes[name] = Selection(self[name], sorted(drawn.indices))
                 own[name] = own[name].part(changes[name].indices)
         part = copy(self)
         part._become(**changes, identities=own)

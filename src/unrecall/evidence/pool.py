@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unrecall.data.examples import Examples, Joined, Part, split_off
+from unrecall.data.examples import Examples, Joined, Selection, split_off
 from unrecall.data.request import Request
 from unrecall.errors import MissingReference
 from unrecall.training.randomness import seeded
@@ -90,7 +90,7 @@ def draw_pool(
     sets = [tested]
     if len(request.holdout):
         most = min(len(request.holdout), len(tested)) if retested or paired else len(request.holdout)
-        sets.append(Part(request.holdout, range(most)))
+        sets.append(Selection(request.holdout, range(most)))
         places["holdout"] = ArmIndices(1, np.arange(most), np.arange(most))
     return Draw(Pool(lesson, tuple(sets), generator.get_state()), places)
 
@@ -109,5 +109,5 @@ def _of_both(request: Request, generator: torch.Generator, taught: int, retested
     arms: dict[Arm, np.ndarray] = {"forget": indices < n, "holdout": indices >= n}
     first: dict[Arm, int] = {"forget": 0, "holdout": n}
     places = {arm: ArmIndices(0, np.flatnonzero(mask), indices[mask] - first[arm]) for arm, mask in arms.items()}
-    pool = Pool(Part(whole, order[:taught]), (Part(whole, scored),), generator.get_state())
+    pool = Pool(Selection(whole, order[:taught]), (Selection(whole, scored),), generator.get_state())
     return Draw(pool, places)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from unrecall.data.enough import SAMPLE
-from unrecall.data.examples import Absent, Examples, Joined, Part, digest, iterate
+from unrecall.data.examples import Absent, Examples, Joined, Selection, digest, iterate
 from unrecall.data.request import SAMPLED, SPLITS, Request, Split
 from unrecall.data.signals import Signals, SplitSignals
 from unrecall.disk.cache import ARRAYS, Cache, code_key, shared
@@ -305,7 +305,7 @@ def reading(task: Task, examples: Examples) -> str:
 
 def first_two(request: Request) -> Joined:
     """The first two examples of each split."""
-    return Joined([Part(request[split], range(min(2, len(request[split])))) for split in SPLITS])
+    return Joined([Selection(request[split], range(min(2, len(request[split])))) for split in SPLITS])
 
 
 def _is_own(name: str) -> bool:

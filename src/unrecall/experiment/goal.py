@@ -9,7 +9,7 @@ from scipy import stats
 from torch import nn
 
 from unrecall.data.enough import SAMPLE
-from unrecall.data.examples import Examples, Part, evenly
+from unrecall.data.examples import Examples, Selection, evenly
 from unrecall.data.request import Kind, Request
 from unrecall.data.signals import Signals
 from unrecall.errors import BadInput
@@ -143,15 +143,15 @@ def guards_of(task: Task, original: nn.Module, request: Request, validation: Exa
     return Guards(guard(request.test, drop), guard(near, max(drop, NEAR_DROP)), own)
 
 
-def nearest(task: Task, original: nn.Module, request: Request) -> Part:
+def nearest(task: Task, original: nn.Module, request: Request) -> Selection:
     """The retain examples nearest to what must go, by the cosine of the original's features: three to each."""
     from sklearn.neighbors import NearestNeighbors
 
-    forget = Part(request.forget, evenly(len(request.forget), LOOKED_AT))
+    forget = Selection(request.forget, evenly(len(request.forget), LOOKED_AT))
     retain = request.sampled(SAMPLE).retain
     forget_features, retain_features = (_flat(observe(original, task, part).features) for part in (forget, retain))
     index = NearestNeighbors(n_neighbors=min(NEAREST, len(retain_features)), metric="cosine").fit(retain_features)
-    return Part(retain, np.unique(index.kneighbors(forget_features, return_distance=False)).tolist())
+    return Selection(retain, np.unique(index.kneighbors(forget_features, return_distance=False)).tolist())
 
 
 def _flat(features: np.ndarray) -> np.ndarray:

@@ -213,7 +213,7 @@ class StartingPoint:
             return None
         base = null_base(method, self.original)
         if base is None:
-            return self.scenario.task.without(self.original, self.scenario.request.forget)
+            return self.scenario.task.without_data_of(self.original, self.scenario.request.forget)
         steps = tuple(cost.phases) if self.stops and cost is not None else ()
         return self.unlearned(Null(base, steps), "null").model
 

@@ -16,7 +16,7 @@ from torch import nn
 from unrecall.attacks.base import ARMS, Attack
 from unrecall.attacks.relearn import Relearn
 from unrecall.data import enough
-from unrecall.data.examples import Examples, Joined, Part, evenly
+from unrecall.data.examples import Examples, Joined, Selection, evenly
 from unrecall.data.request import SPLITS, Request, Split
 from unrecall.errors import NotSupported
 from unrecall.evidence.pool import draw_pool
@@ -78,7 +78,7 @@ def training_times(case: Case, model: nn.Module, counts: Mapping[str, int]) -> I
     for name, data, recipe in trained:
         if recipe is None or not counts[name]:
             continue
-        networks, loss = scenario.lesson(data, recipe, 0).course(copy.deepcopy(model))
+        networks, loss = scenario.training_setup(data, recipe, 0).course(copy.deepcopy(model))
         phase = Phase(loss, {"train": data}, recipe)
         yield _timed(name, networks, phase, case, Amount(total_steps(phase), times=counts[name]))
 
@@ -454,6 +454,6 @@ def _sample(request: Request, most: Mapping[str, int]) -> Request:
     return request.with_own(validation=None, **parts)
 
 
-def thinned(examples: Examples, most: int) -> Part:
+def thinned(examples: Examples, most: int) -> Selection:
     """At most so many of the examples, evenly spread."""
-    return Part(examples, evenly(len(examples), most))
+    return Selection(examples, evenly(len(examples), most))

@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from unrecall.data.examples import Examples, Part
+from unrecall.data.examples import Examples, Selection
 from unrecall.data.request import Kind, Request
 from unrecall.disk.weights import TooLarge, rounded
 from unrecall.errors import Diverged, Fields, NotSupported, at_least, check_fields, kind_of, share_of_one
@@ -135,7 +135,7 @@ def tuning_request(request: Request, validation: Examples, seed: int) -> Request
     """What a trial is given: validation in place of the holdout, and a tenth of retain, not to be seen, as the test."""
     order = torch.randperm(len(request.retain), generator=seeded(seed)).tolist()
     cut = max(1, len(order) // 10)
-    unseen, rest = Part(request.retain, sorted(order[:cut])), Part(request.retain, sorted(order[cut:]))
+    unseen, rest = Selection(request.retain, sorted(order[:cut])), Selection(request.retain, sorted(order[cut:]))
     return request.with_own(retain=rest, holdout=validation, test=unseen, validation=None)
 
 

@@ -10,7 +10,7 @@ import torch
 
 from unrecall.attacks.base import Attack
 from unrecall.attacks.deletion import Candidates, DeletionAttack
-from unrecall.data.examples import Joined, Part
+from unrecall.data.examples import Joined, Selection
 from unrecall.data.request import TRAINING, Request, Split
 from unrecall.data.signals import Signals
 from unrecall.disk.cache import JSON, code_key
@@ -64,9 +64,9 @@ class Adversary:
         victims = [i for i in self._shuffled if i >= first and self.training.target[i] == attack.victim]
         return np.array(victims[: attack.victims], int)
 
-    def examples(self, places: Sequence[int] | np.ndarray) -> Part:
+    def examples(self, places: Sequence[int] | np.ndarray) -> Selection:
         """These training examples."""
-        return Part(self._examples, [int(i) for i in places])
+        return Selection(self._examples, [int(i) for i in places])
 
     def ranking(self) -> np.ndarray:
         """The candidates from the most harmful to the least, as the attack ranks them."""

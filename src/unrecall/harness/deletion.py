@@ -15,7 +15,7 @@ from unrecall.errors import Diverged, MissingReference, NotSupported
 from unrecall.evidence.setting import Defender, Setting
 from unrecall.harness.adversary import Adversary, as_hard, check_adversary, predictions
 from unrecall.harness.finding import Finding, absent
-from unrecall.harness.harm import Answers, Outcomes, Trial, harm_finding
+from unrecall.harness.harm import Answers, Outcomes, TrialOfSize, harm_finding
 from unrecall.models.observe import observe, unseen
 from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import Classed, classed
@@ -63,7 +63,9 @@ def _outcomes(attack: DeletionAttack, setting: Setting, defender: Defender, task
         truth=truth.target,
         before=Answers(truth.prediction, victims, training.correct[sorted(chosen)]),
         trials=[
-            Trial(size, honoured.by_defender(request), own, [honoured.by_defender(control) for control in controls])
+            TrialOfSize(
+                size, honoured.by_defender(request), own, [honoured.by_defender(control) for control in controls]
+            )
             for size, request, own, controls in zip(sizes, adverse, rehearsed, random, strict=True)
         ],
         picked=picked,

@@ -30,7 +30,7 @@ class Answers(NamedTuple):
     requested: np.ndarray
 
 
-class Trial(NamedTuple):
+class TrialOfSize(NamedTuple):
     """What comes of the requests of one size: of the adversary's, by defender and surrogate, and of random ones."""
 
     size: int
@@ -55,7 +55,7 @@ class Outcomes:
     names: Sequence[str]
     truth: np.ndarray
     before: Answers
-    trials: list[Trial]
+    trials: list[TrialOfSize]
     picked: int
     requested: list[int]
     losses: tuple[float, float]
@@ -64,7 +64,7 @@ class Outcomes:
     retrained: list[Answers]
 
     @property
-    def trial(self) -> Trial:
+    def trial(self) -> TrialOfSize:
         """The trial of the picked size."""
         return self.trials[self.picked]
 
@@ -170,7 +170,7 @@ def _beyond(harm: np.ndarray, random: np.ndarray) -> Estimate:
 def _curves(outcomes: Outcomes, title: str) -> list[Curve]:
     """Harm and accuracy over the number of examples asked for, none of them first."""
     before, victims, x_label = outcomes.before, outcomes.victims, "examples asked for"
-    trials = [Trial(0, before, before, [before]), *outcomes.trials]
+    trials = [TrialOfSize(0, before, before, [before]), *outcomes.trials]
     sizes = [float(trial.size) for trial in trials]
     adverse, random = [[trial.adverse] for trial in trials], [trial.random for trial in trials]
     harms = {"unlearned": adverse, "random requests": random, "surrogate": [[trial.surrogate] for trial in trials]}

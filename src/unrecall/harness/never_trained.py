@@ -16,7 +16,7 @@ from unrecall import attacks
 from unrecall.attacks.base import RecoveryAttack
 from unrecall.attacks.lira import logit
 from unrecall.data.covariates import Covariates
-from unrecall.data.examples import Absent, Joined, Part, evenly
+from unrecall.data.examples import Absent, Joined, Selection, evenly
 from unrecall.data.request import SPLITS, Request, Split
 from unrecall.disk.cache import ARRAYS, code_key
 from unrecall.disk.files import content_key
@@ -130,7 +130,7 @@ class Units:
     `stratum` [n]: the group within which labels are dealt out anew: a half, or a planted record's two wordings.
     """
 
-    examples: Part
+    examples: Selection
     forget: np.ndarray
     group: np.ndarray
     half: np.ndarray
@@ -141,9 +141,9 @@ class Units:
         """Whether one half is taught and the other tested."""
         return bool(self.half.any())
 
-    def of_half(self, half: int) -> Part:
+    def of_half(self, half: int) -> Selection:
         """The examples of one half."""
-        return Part(self.examples, np.flatnonzero(self.half == half).tolist())
+        return Selection(self.examples, np.flatnonzero(self.half == half).tolist())
 
 
 def units_of(request: Request, seed: int) -> Units:
@@ -157,7 +157,7 @@ def units_of(request: Request, seed: int) -> Units:
         once = {digests[i]: i for i in reversed(range(len(digests)))}
         order = order[[once[digests[i]] == i for i in order]]
     forget, rng = order < n, np.random.default_rng(seed)
-    examples = Part(Joined((request.forget, request.holdout)), order.tolist())
+    examples = Selection(Joined((request.forget, request.holdout)), order.tolist())
     if request.pairs is not None:
         stratum = _pairs(order, request.pairs)
         half = rng.permutation(np.arange(n) % 2)[stratum] if n >= FEWEST_TO_HALVE else np.zeros(2 * n, int)
@@ -372,7 +372,7 @@ def _attacked(
     def arrays() -> dict[str, np.ndarray]:
         task, n = setting.task, len(units.examples)
         ask_for(model)
-        sample = Part(setting.request.retain, evenly(len(setting.request.retain), SAMPLE))
+        sample = Selection(setting.request.retain, evenly(len(setting.request.retain), SAMPLE))
         shown, retain, pool, steps = np.full(n, np.nan), [], [], []
         for (cost, attacked), places, examples in _models(fixed, model, units, setting):
             losses = observe(attacked, task, examples).loss
@@ -388,7 +388,7 @@ def _attacked(
 
 def _models(
     fixed: FixedAttack, model: nn.Module, units: Units, setting: Setting
-) -> Iterator[tuple[tuple[int, nn.Module], np.ndarray, Part]]:
+) -> Iterator[tuple[tuple[int, nn.Module], np.ndarray, Selection]]:
     """The attacked model with its cost, which examples of the pool it scores, and these: once, or once for each half.
 
     An attack that diverges, or moves no weight, leaves the model as it was and has cost nothing.

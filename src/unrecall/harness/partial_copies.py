@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from torch import nn
 
-from unrecall.data.examples import Joined, Part
+from unrecall.data.examples import Joined, Selection
 from unrecall.data.request import Request
 from unrecall.errors import BadInput, at_least, check_fields
 from unrecall.record.schema import Label, Record
@@ -47,7 +47,7 @@ def partial_copies(
             raise BadInput(
                 f"partial_copies: expected a share of some of {n} examples and not all, got {share:g}. Name another."
             )
-        taught, untaught = Part(request.forget, order[:left]), Part(request.forget, order[left:])
+        taught, untaught = Selection(request.forget, order[:left]), Selection(request.forget, order[left:])
         models[share] = retrain(samples.with_own(forget=untaught, retain=Joined([request.retain, taught])), 1000 + i)
     return models
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from unrecall.data.examples import Part, iterate
+from unrecall.data.examples import Selection, iterate
 from unrecall.errors import BadInput
 from unrecall.methods.base import Average, Fit, GradientMethod, Job, Phase, RetainTerm, Strength, with_retain
 from unrecall.spec.parameters import Count, NonNegative, Positive
@@ -73,7 +73,7 @@ class AltPO(GradientMethod):
         text = textual(self, task, "Take NPO, which wants no other answer.")
         own = self.answers(text, original, items, job.generator)
         wanted = [text.answered(item, own[i][k]) for k in range(self.alternates) for i, item in enumerate(items)]
-        repeated = Part(job.request.forget, list(range(len(items))) * self.alternates)
+        repeated = Selection(job.request.forget, list(range(len(items))) * self.alternates)
         loss = preferring(wanted, repeated, original, task, self.beta)
         phases = with_retain(loss, RetainTerm(self.retain_weight, self.average), job, self.fit)
         return [replace(phase, streams={**phase.streams, "forget": repeated}) for phase in phases]

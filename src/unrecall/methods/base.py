@@ -138,7 +138,7 @@ def _after_check(unlearn: Unlearn) -> Unlearn:
     def checked(self: Any, model: nn.Module, job: Job) -> nn.Module:
         check_fields(type(self).__name__, JOB, {"job": job})
         check_inputs(job.task, model, job.request.only("forget", "retain"))
-        start = job.task.without(model, job.request.forget)
+        start = job.task.without_data_of(model, job.request.forget)
         result = unlearn(self, start, job) if ours else _on_a_copy(self, unlearn, start, job)
         _rounded_like(model, result)
         if not all(bool(value.isfinite().all()) for value in result.parameters()):

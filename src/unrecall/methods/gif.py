@@ -8,7 +8,7 @@ from typing import ClassVar, cast
 
 from torch import nn
 
-from unrecall.data.examples import Joined, Part, split_off
+from unrecall.data.examples import Joined, Selection, split_off
 from unrecall.methods.base import Fit, GradientMethod, Job, Phase, Strength, repair
 from unrecall.models.curvature import Curvature, series, summed_gradient
 from unrecall.models.importance import trainable
@@ -72,7 +72,7 @@ class GIF(GradientMethod):
         check_offers(self, task, Ranked, advice="Choose CertifiedEdge, which needs no users and items.")
         graph = cast(Ranked, task)
         weights, whole = trainable(student), Joined([request.forget, request.retain])
-        before = Part(request.retain, neighbourhood(graph, request, self.hops))
+        before = Selection(request.retain, neighbourhood(graph, request, self.hops))
         after = without(graph, before, request.forget)
         v = summed_gradient(student, task, request.forget, weights)
         v = v + summed_gradient(student, task, before, weights) - summed_gradient(student, task, after, weights)

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from unrecall.data.examples import Examples, Part, batch_size, move, repeat
+from unrecall.data.examples import Examples, Selection, batch_size, move, repeat
 from unrecall.errors import NotSupported
 from unrecall.methods.base import Batch, Batches, Fit, GradientMethod, Job, Phase, Strength, Task
 from unrecall.models.importance import Weights
@@ -122,7 +122,7 @@ class Adversaries(NamedTuple):
     def parts(self, ratio: int) -> dict[str, Examples]:
         """Deals the examples into `ratio` streams, none of them empty, so that a step draws `ratio` batches."""
         n = min(ratio, len(self.examples))
-        return {f"adversarial {i}": Part(self.examples, range(i, len(self.examples), n)) for i in range(n)}
+        return {f"adversarial {i}": Selection(self.examples, range(i, len(self.examples), n)) for i in range(n)}
 
     def batch(self, batches: Batches) -> tuple[Batch, Tensor]:
         """Joins what all streams drew into one batch, and gives the classes that it was moved to, `[rows]`."""

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from unrecall.data.examples import Examples, Part
+from unrecall.data.examples import Examples, Selection
 from unrecall.data.signals import View
 from unrecall.errors import BadInput, NotSupported
 from unrecall.methods.base import (
@@ -227,7 +227,7 @@ def surroundings(method: Guarded, model: nn.Module, job: Job) -> Surroundings:
             f"Spotter: expected examples within beta={beta:g} of the boundary, got 0 of {len(examples)}. "
             "Raise beta, eps or steps, or set direction='towards_boundary'."
         )
-    return Surroundings(Part(examples, indices), torch.cat(inputs), tuple(answers))
+    return Surroundings(Selection(examples, indices), torch.cat(inputs), tuple(answers))
 
 
 def _near(rows: Rows, beta: float) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unrecall.data.examples import Examples, Part, move, split_off
+from unrecall.data.examples import Examples, Selection, move, split_off
 from unrecall.errors import BadInput
 from unrecall.methods.base import Batch, Batches, Fit, GradientMethod, Job, Phase, Strength, Task, train_helper
 from unrecall.models.observe import in_order, repeated
@@ -83,7 +83,7 @@ class UBT(GradientMethod):
                 f"together, got {len(request.retain)} and {self.clean}."
             )
         order = torch.argsort(self.gains(student, job), descending=True, stable=True)
-        suspects = Part(request.forget, order[: self.few].tolist())
+        suspects = Selection(request.forget, order[: self.few].tolist())
         clean, _ = split_off(request.retain, self.clean, generator)
         level, start = likeness_of_strangers(able.embedded(original, clean)), dict(original.named_parameters())
 
@@ -114,7 +114,7 @@ class UBT(GradientMethod):
             return task.rows(learner, batches["forget"]).losses().mean() + self.lambda_ * unlikeness.mean()
 
         learner = copy.deepcopy(model)
-        overfit = Phase(loss, {"forget": Part(forget, weakest)}, self.overfit)
+        overfit = Phase(loss, {"forget": Selection(forget, weakest)}, self.overfit)
         train_helper(learner, overfit, job, "ubt-0")
         return (likeness(able.embedded(learner, forget)) - before).cpu()
 

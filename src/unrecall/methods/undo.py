@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from unrecall.data.examples import Part, evenly
+from unrecall.data.examples import Selection, evenly
 from unrecall.methods.base import (
     Batch,
     Fit,
@@ -106,7 +106,7 @@ class UNDO(Wrapper, LoopMethod):
         def apart(rows: Rows, batch: Batch) -> Tensor:
             return distance(rows, answers(batch))
 
-        sample = Part(retain, evenly(len(retain), SAMPLE))
+        sample = Selection(retain, evenly(len(retain), SAMPLE))
         enough = (1 + self.within) * mean_loss(teacher, task, sample)
 
         def near(current: StepState) -> bool:

@@ -7,7 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from unrecall.data.examples import Batch, Examples, Joined, Part, move, split_off
+from unrecall.data.examples import Batch, Examples, Joined, Selection, move, split_off
 from unrecall.methods.base import Batches, Fit, GradientMethod, Job, Phase, Strength, Task, loss_on, train_helper
 from unrecall.models.observe import device_of
 from unrecall.models.perturb import noise_like, unit
@@ -64,7 +64,7 @@ class UNSIR(GradientMethod):
         check_own_rows(self, task, "Choose another method.")
         noise = shaped_noise(self, original, job)
         part, _ = split_off(request.retain, max(1, round(self.share * len(request.retain))), job.generator)
-        shown = Part(noise, [i % len(noise) for i in range(max(1, round(self.ratio * len(part))))])
+        shown = Selection(noise, [i % len(noise) for i in range(max(1, round(self.ratio * len(part))))])
         return [
             Phase(loss_on("mixed", task), {"mixed": Joined([shown, part])}, self.impair),
             Phase(loss_on("retain", task), {"retain": part}, self.repair),
@@ -88,7 +88,7 @@ class Noise(nn.Module):
 def shaped_noise(method: UNSIR, original: nn.Module, job: Job) -> Examples:
     """Makes noise that the original takes least for the labels of forget, as examples under these labels."""
     task, forget = job.task, job.request.forget
-    carriers = Part(forget, [i % len(forget) for i in range(method.noises)])
+    carriers = Selection(forget, [i % len(forget) for i in range(method.noises)])
     whole = {**task.collate([carriers[i] for i in range(len(carriers))]), "index": torch.arange(len(carriers))}
     noise = Noise(noise_like(perturbable(task).inputs(whole), job.generator)).to(device_of(original))
 

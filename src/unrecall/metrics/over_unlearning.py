@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unrecall.data.examples import Batch, Part, evenly
+from unrecall.data.examples import Batch, Selection, evenly
 from unrecall.evidence.setting import Setting
 from unrecall.metrics.base import Measured, Metric
 from unrecall.models.observe import batches, device_of
@@ -72,7 +72,7 @@ def divergences(setting: Setting, generator: torch.Generator) -> dict[str, Diver
     with ExitStack() as stack:
         for model in (original, *subjects.values()):
             stack.enter_context(mode(model, training=False))
-        examples = Part(request.forget, evenly(len(request.forget), SAMPLE))
+        examples = Selection(request.forget, evenly(len(request.forget), SAMPLE))
         for batch in batches(examples, task, 256, device):
             moved = away_from_competitor(original, task, batch, generator)
             with torch.no_grad():

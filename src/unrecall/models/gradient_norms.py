@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.func import functional_call, vjp, vmap
 
-from unrecall.data.examples import Batch, Examples, Part, batch_size
+from unrecall.data.examples import Batch, Examples, Selection, batch_size
 from unrecall.data.signals import Rows
 from unrecall.errors import NotSupported
 from unrecall.models.importance import FLOATS, Weights, all_weights, in_logits, per_example
@@ -60,7 +60,7 @@ def gradient_norms(model: nn.Module, task: Task, examples: Examples) -> np.ndarr
     outside theirs, the gradients themselves. Weights that are frozen count too.
     """
     places = range(min(FEW, len(examples)))
-    few, back = Part(examples, places), Part(examples, places[::-1])
+    few, back = Selection(examples, places), Selection(examples, places[::-1])
     with mode(model, training=False):
         first = next(in_order(model, task, few, FEW))
         head = _head(model, task, first)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.overrides import TorchFunctionMode
 
-from unrecall.data.examples import Batch, Examples, Part, batch_size
+from unrecall.data.examples import Batch, Examples, Selection, batch_size
 from unrecall.data.signals import Rows
 from unrecall.errors import BadInput, built_in
 from unrecall.models.observe import in_order, repeated
@@ -74,7 +74,7 @@ def _surprise(task: Task, label: int, model: nn.Module, batch: Batch) -> Tensor:
 def classes_of(model: nn.Module, task: Task, examples: Examples) -> int:
     """How many classes the model tells apart: the logits of a row."""
     with mode(model, training=False):
-        rows: Rows = task.rows(model, next(in_order(model, task, Part(examples, [0]))))
+        rows: Rows = task.rows(model, next(in_order(model, task, Selection(examples, [0]))))
     return rows.logits.shape[1]
 
 

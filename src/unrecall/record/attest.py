@@ -76,7 +76,7 @@ def sign(statement: Mapping[str, Any], key: Path, out: Path) -> None:
     write_text(out, _text(envelope))
 
 
-def opened(path: Path, key: Path) -> dict[str, Any]:
+def verified(path: Path, key: Path) -> dict[str, Any]:
     """The statement of an envelope, once the public key of a PEM file has vouched for it; BadInput otherwise."""
     _need()
     from securesystemslib.dsse import Envelope

@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import nn
 
-from unrecall.data.examples import Examples, Joined, Part, iterate, move
+from unrecall.data.examples import Examples, Joined, Selection, iterate, move
 from unrecall.data.request import Request
 from unrecall.disk import weights
 from unrecall.disk.cache import Cache, Form, code_key, shared
@@ -195,18 +195,21 @@ class Scenario:
         recipe = self.recipe if role == "original" else self.rerecipe or self.recipe
         if recipe is None:
             return False
-        model, lesson = self.built(seed, session).to(session.place()), self.lesson(self.request.retain, recipe, seed)
-        return shared(on_disk=True).holds(f"{self.name}-{role}", _key(role, model, lesson), ".safetensors")
+        model, setup = (
+            self.built(seed, session).to(session.place()),
+            self.training_setup(self.request.retain, recipe, seed),
+        )
+        return shared(on_disk=True).holds(f"{self.name}-{role}", _key(role, model, setup), ".safetensors")
 
     def _trained(self, role: str, data: Examples, recipe: Fit, seed: int, session: Session) -> Trained:
         model = self.built(seed, session)
         check_data(self.task, model.to(session.place()), self.request)
-        return trained_once(self.name, role, model, self.lesson(data, recipe, seed), session)
+        return trained_once(self.name, role, model, self.training_setup(data, recipe, seed), session)
 
-    def lesson(self, data: Examples, recipe: Fit, seed: int) -> "Lesson":
+    def training_setup(self, data: Examples, recipe: Fit, seed: int) -> "TrainingSetup":
         """What a model of this scenario is taught."""
         key, probe = self.request.fingerprint, first(self.request.retain)
-        return Lesson(self.task, data, recipe, seed, key, probe, self.objective)
+        return TrainingSetup(self.task, data, recipe, seed, key, probe, self.objective)
 
 
 def cached_model(
@@ -243,7 +246,7 @@ def trained_form(like: nn.Module, session: Session) -> Form[Trained]:
     return Form(".safetensors", write, read)
 
 
-class Lesson(NamedTuple):
+class TrainingSetup(NamedTuple):
     """What an untrained model is taught: `data`, by `recipe`, with `seed`.
 
     `task` and a few examples, the `probe`, show what the untrained model does: its code counts too, and weights don't
@@ -260,26 +263,26 @@ class Lesson(NamedTuple):
     objective: Objective = Plain()
 
     def course(self, model: nn.Module) -> Course:
-        """What the loop trains, so that `model` learns the lesson."""
+        """What the loop trains, so that `model` learns it."""
         probe = self.task.collate(list(iterate(self.probe)))
         with own_randomness(self.seed):
             return self.objective.course(Start(model, self.task, move(probe, device_of(model))))
 
 
-def trained_once(name: str, role: str, model: nn.Module, lesson: Lesson, session: Session) -> Trained:
-    """`model` after the lesson, in eval mode; from the cache where the same model was taught the same before.
+def trained_once(name: str, role: str, model: nn.Module, setup: TrainingSetup, session: Session) -> Trained:
+    """`model` after that training, in eval mode; from the cache where the same model was taught the same before.
 
     That is a model of the same role, untrained weights, settings and answers to the probe, with the same task, recipe,
     objective, seed, data and code of the loop.
     """
-    task, seed = lesson.task, lesson.seed
-    key = _key(role, model.to(session.place()), lesson)
+    task, seed = setup.task, setup.seed
+    key = _key(role, model.to(session.place()), setup)
 
     def train() -> Trained:
         spent = metered(session)
         with spent:
-            networks, loss = lesson.course(model)
-            phase = Phase(loss, {"train": lesson.data}, lesson.recipe)
+            networks, loss = setup.course(model)
+            phase = Phase(loss, {"train": setup.data}, setup.recipe)
             fit(networks, task, phase, seeded(seed), session.named(f"{role}-{seed}", content_key(*key)))
         return Trained(model.eval(), spent.cost)
 
@@ -290,26 +293,26 @@ def trained_once(name: str, role: str, model: nn.Module, lesson: Lesson, session
     return trained
 
 
-def _key(role: str, model: nn.Module, lesson: Lesson) -> tuple[str, ...]:
-    """What decides a model that was taught a lesson."""
-    task = lesson.task
+def _key(role: str, model: nn.Module, setup: TrainingSetup) -> tuple[str, ...]:
+    """What decides a trained model."""
+    task = setup.task
     return (
         role,
         model_key(model),
-        answers(model, task, lesson.probe),
-        reading(task, lesson.probe),
+        answers(model, task, setup.probe),
+        reading(task, setup.probe),
         repr(task),
-        repr(lesson.recipe),
-        repr(lesson.objective),
-        lesson.data_key,
-        str(lesson.seed),
-        code_key(fit, task, lesson.objective),
+        repr(setup.recipe),
+        repr(setup.objective),
+        setup.data_key,
+        str(setup.seed),
+        code_key(fit, task, setup.objective),
     )
 
 
-def first(examples: Examples, count: int = 4) -> Part:
+def first(examples: Examples, count: int = 4) -> Selection:
     """The first `count` examples, or all where there are fewer."""
-    return Part(examples, range(min(count, len(examples))))
+    return Selection(examples, range(min(count, len(examples))))
 
 
 @dataclass(frozen=True)
@@ -374,10 +377,10 @@ class Chosen(NamedTuple):
         forgotten, n = set(self.indices), len(alike)
         size = min(holdout, 2 * n // 3)
         return Request(
-            forget=Part(train, self.indices),
-            retain=Part(train, [i for i in range(len(train)) if i not in forgotten]),
-            holdout=Part(alike, range(size)),
-            validation=Part(alike, range(size, min(n, size + holdout // 2))),
+            forget=Selection(train, self.indices),
+            retain=Selection(train, [i for i in range(len(train)) if i not in forgotten]),
+            holdout=Selection(alike, range(size)),
+            validation=Selection(alike, range(size, min(n, size + holdout // 2))),
             test=test,
             kind="class" if self.masked else "samples",
             masked=self.masked,

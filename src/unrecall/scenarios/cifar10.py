@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from unrecall.data.examples import Part
+from unrecall.data.examples import Selection
 from unrecall.scenarios.base import Builder, Scenario, choose, shuffled
 from unrecall.scenarios.cifar_data import ARCHITECTURES, CLASSES, Architecture, load_resnet, read_cifar10, recipe
 from unrecall.scenarios.corruptions import corrupted
@@ -47,13 +47,13 @@ class Cifar10(Builder):
         alike = [i for i in (aside or shuffled(range(10_000), self.seed)) if pool.labels[i] in chosen.classes]
         alike = alike if aside else alike[: 3 * len(alike) // 4]
         used = set() if aside else set(alike)
-        test = corrupted(Part(cifar.test, [i for i in range(10_000) if i not in used]), self.corruption)
+        test = corrupted(Selection(cifar.test, [i for i in range(10_000) if i not in used]), self.corruption)
         steps = -(-len(trained) // 128)
         return Scenario(
             name="cifar10",
             summary=f"CIFAR-10, {self.arch}; forget {self.forget} of {len(trained):,} training pictures",
             task=Classification(classes=CLASSES),
-            request=chosen.request(Part(cifar.train, trained), Part(pool, alike), test, holdout=500),
+            request=chosen.request(Selection(cifar.train, trained), Selection(pool, alike), test, holdout=500),
             build=lambda _, __: ARCHITECTURES[self.arch](10),
             recipe=recipe(
                 self.arch, lr=0.01, weight_decay=5e-4, epochs=self.epochs, schedule="cosine", period=200 * steps

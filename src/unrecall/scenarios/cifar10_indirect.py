@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from unrecall.data.examples import Part
+from unrecall.data.examples import Selection
 from unrecall.errors import BadInput
 from unrecall.scenarios.base import Builder, Scenario, choose, shuffled
 from unrecall.scenarios.cifar_data import ARCHITECTURES, CLASSES, load_resnet, per_class, read_cifar10
@@ -65,7 +65,7 @@ class Cifar10Indirect(Builder):
             f"the attack's aim: {CLASSES[self.victim]} {wish}",
             task=Classification(classes=CLASSES),
             request=chosen.request(
-                Part(cifar.train, pool), Part(cifar.test, alike), Part(cifar.test, test), holdout=1000
+                Selection(cifar.train, pool), Selection(cifar.test, alike), Selection(cifar.test, test), holdout=1000
             ),
             original=load_resnet(ARCHITECTURES["resnet20"](10), Path(self.weights)),
             references=0,

@@ -14,7 +14,7 @@ from unrecall.data.examples import Examples, digest
 from unrecall.data.identity import digests_of_rows
 from unrecall.disk import weights
 from unrecall.errors import BadInput
-from unrecall.scenarios.base import Lesson, first, trained_once
+from unrecall.scenarios.base import TrainingSetup, first, trained_once
 from unrecall.scenarios.networks import ResNet, ViT, resnet18, resnet20, small_vit, vit
 from unrecall.tasks import Classification
 from unrecall.training.loop import Fit
@@ -152,8 +152,8 @@ class Pretrained:
         steps, train, name = -(-50_000 // 128), self.cifar.train, f"cifar10-{self.arch}"
         how = recipe(self.arch, lr=0.4, weight_decay=2e-4, epochs=self.epochs, schedule="cosine", period=200 * steps)
         key = digest((train.pixels, train.labels))
-        lesson = Lesson(Classification(), Augmented(train), how, 0, key, first(train))
-        return trained_once(name, "pretrained", model, lesson, session).model
+        setup = TrainingSetup(Classification(), Augmented(train), how, 0, key, first(train))
+        return trained_once(name, "pretrained", model, setup, session).model
 
 
 def load_resnet(model: nn.Module, path: Path) -> nn.Module:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unrecall.data.examples import Part
+from unrecall.data.examples import Selection
 from unrecall.scenarios.base import Builder, Scenario, choose, shuffled
 from unrecall.scenarios.networks import small_cnn
 from unrecall.spec.parameters import Count, Index, Share
@@ -64,7 +64,9 @@ class ColouredDigits(Builder):
             name="coloured-digits",
             summary=f"digits in red or green, {100 * self.rho:g} % by class; forget {self.forget} of {self.train}",
             task=Grouped(classes=CLASSES),
-            request=chosen.request(Part(data, trained), Part(data, alike), Part(data, test), holdout=300),
+            request=chosen.request(
+                Selection(data, trained), Selection(data, alike), Selection(data, test), holdout=300
+            ),
             build=lambda _, __: small_cnn(classes=2, channels=3),
             recipe=Fit(lr=0.05, epochs=self.epochs, batch_size=64, schedule="cosine", weight_decay=5e-4),
             objective=objective_of(self.objective),

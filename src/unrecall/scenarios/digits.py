@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from unrecall.data.examples import Part
+from unrecall.data.examples import Selection
 from unrecall.data.request import Request
 from unrecall.scenarios.base import Builder, Chosen, Scenario, choose, share_of, shuffled
 from unrecall.scenarios.networks import small_cnn
@@ -52,8 +52,8 @@ class Digits(Builder):
             alike = [i for i in unseen if labels[i] in chosen.classes]
             alike = alike[: 3 * len(alike) // 4]
         used = set(alike)
-        test = Part(data, [i for i in unseen if i not in used])
-        request = chosen.request(Part(data, trained), Part(data, sorted(used)), test, holdout=300)
+        test = Selection(data, [i for i in unseen if i not in used])
+        request = chosen.request(Selection(data, trained), Selection(data, sorted(used)), test, holdout=300)
         return Scenario(
             name="digits",
             summary=f"scikit-learn's digits, a small CNN; {self._asked(request, wrong=bool(wrong))}",

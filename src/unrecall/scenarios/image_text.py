@@ -17,8 +17,8 @@ from unrecall.scenarios.language import (
     check_floats,
     check_unquantised,
     check_whole,
+    load_or_refuse,
     local_folder,
-    opened,
     transformers,
 )
 
@@ -31,13 +31,13 @@ def load_clip(name: str) -> Loaded:
     check_unquantised(name, folder / "config.json")
     check_floats(name, files := files_of(folder))
     expected = f"{name}: expected a Transformers CLIP and its tokenizer"
-    model, report = opened(
+    model, report = load_or_refuse(
         expected,
         lambda: library.CLIPModel.from_pretrained(
             folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, output_loading_info=True
         ),
     )
-    tokenizer = opened(expected, lambda: library.AutoTokenizer.from_pretrained(folder, trust_remote_code=False))
+    tokenizer = load_or_refuse(expected, lambda: library.AutoTokenizer.from_pretrained(folder, trust_remote_code=False))
     check_whole(f"{name}: expected a CLIP", report["missing_keys"])
     check_floats(name, files, model)
     return Loaded(model.eval(), tokenizer, precision_of(files))

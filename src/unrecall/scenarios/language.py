@@ -69,7 +69,7 @@ def load(name: str, precision: Precision = "auto", adapter: str = "") -> Loaded:
         )
     check_unquantised(name, Path(folder) / "config.json")
     check_floats(name, files := files_of(Path(folder)))
-    model, report = opened(
+    model, report = load_or_refuse(
         f"{name}: expected a Transformers causal language model with its weights in safetensors",
         lambda: library.AutoModelForCausalLM.from_pretrained(
             folder,
@@ -83,7 +83,7 @@ def load(name: str, precision: Precision = "auto", adapter: str = "") -> Loaded:
     lacking = [*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])]
     check_whole(f"{name}: expected a causal language model", lacking)
     check_floats(name, files, model)
-    tokenizer = opened(
+    tokenizer = load_or_refuse(
         f"{name}: expected the model's tokenizer beside it",
         lambda: library.AutoTokenizer.from_pretrained(folder, trust_remote_code=False),
     )
@@ -125,7 +125,7 @@ def _endings(name: str) -> list[str]:
     return [name, name.partition(".")[2]]
 
 
-def opened(expected: str, opening: Callable[[], Any]) -> Any:
+def load_or_refuse(expected: str, opening: Callable[[], Any]) -> Any:
     """What `opening` gives; where it fails, BadInput with what was expected and the reason in one line."""
     try:
         return opening()
@@ -210,7 +210,7 @@ def with_adapter(model: nn.Module, adapter: str, name: str = "") -> nn.Module:
         raise MissingDependency("peft", "llm") from error
     check_adapter(Path(adapter))
     check_floats(adapter, [Path(adapter) / "adapter_model.safetensors"])
-    config = opened(f"{adapter}: expected an adapter of PEFT", lambda: PeftConfig.from_pretrained(adapter))
+    config = load_or_refuse(f"{adapter}: expected an adapter of PEFT", lambda: PeftConfig.from_pretrained(adapter))
     base, of = str(config.base_model_name_or_path or ""), name or "the model before unlearning"
     other = BadInput(
         f"{adapter}: expected an adapter of {of}, got one made for {base or 'another model'}. "

@@ -12,13 +12,13 @@ from unrecall.disk.files import read_text
 from unrecall.errors import BadInput
 from unrecall.scenarios.base import Scenario, adamw
 from unrecall.scenarios.image_text import load_clip
-from unrecall.scenarios.language import local_folder, opened
+from unrecall.scenarios.language import load_or_refuse, local_folder
 from unrecall.scenarios.own import OwnFiles, placed
 from unrecall.spec.parameters import Count, Positive
 from unrecall.tasks import Contrastive
 from unrecall.tasks.base import check_inputs
 from unrecall.tasks.pair_files import Line, PairFiles, read
-from unrecall.tasks.pictures import opened as picture_in
+from unrecall.tasks.pictures import open_picture
 from unrecall.tasks.pretrained import normalisation, preparation
 from unrecall.tasks.processors import check_processor, moments, pixels, processor_in
 
@@ -93,7 +93,11 @@ class Pairs(OwnFiles):
 def _processor(folder: Path) -> Any:
     """The image processor of a model's folder, where that says how large pictures are; None elsewhere."""
     path, settings = preparation(folder) or (folder, {})
-    return opened(f"{path}: expected an image processor", lambda: processor_in(folder)) if "size" in settings else None
+    return (
+        load_or_refuse(f"{path}: expected an image processor", lambda: processor_in(folder))
+        if "size" in settings
+        else None
+    )
 
 
 def _check_prepared(task: Contrastive, line: Line) -> None:
@@ -102,7 +106,9 @@ def _check_prepared(task: Contrastive, line: Line) -> None:
     def prepared(picture: Any) -> Tensor:
         return task.normalised(pixels(task.processor, picture)[None] / 255)
 
-    check_processor(task.processor, prepared, picture_in(line.picture.read(line.where), line.where, lambda p: p.copy()))
+    check_processor(
+        task.processor, prepared, open_picture(line.picture.read(line.where), line.where, lambda p: p.copy())
+    )
 
 
 def _kind(lines: Mapping[Split, Sequence[Line]]) -> Kind:

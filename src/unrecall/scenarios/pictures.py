@@ -10,20 +10,26 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import nn
 
-from unrecall.data.examples import Examples, Part, evenly, split
+from unrecall.data.examples import Examples, Selection, evenly, split
 from unrecall.data.request import SPLITS, Request, Split
 from unrecall.disk.files import is_folder_of_files
 from unrecall.disk.tables import records
 from unrecall.disk.weights import files_of, precision_of
 from unrecall.errors import BadInput, nearest
 from unrecall.scenarios.base import Scenario, adamw
-from unrecall.scenarios.language import check_floats, check_unquantised, check_whole, local_folder, transformers
-from unrecall.scenarios.language import opened as opened_by_library
+from unrecall.scenarios.language import (
+    check_floats,
+    check_unquantised,
+    check_whole,
+    load_or_refuse,
+    local_folder,
+    transformers,
+)
 from unrecall.scenarios.own import OwnFiles, no_owner, placed
 from unrecall.spec.parameters import Count, Positive
 from unrecall.tasks.base import check_inputs
 from unrecall.tasks.picture_files import LIST, Picture, PictureFiles, left_out, listed, read
-from unrecall.tasks.pictures import opened
+from unrecall.tasks.pictures import open_picture
 from unrecall.tasks.processors import processor_in
 from unrecall.tasks.transformers_pictures import TransformersPictures
 
@@ -70,8 +76,8 @@ class Pictures(OwnFiles):
         for place in evenly(len(pictures["retain"]), PICTURES_TRIED):
             sample = pictures["retain"][place]
             data = sample.source.read(sample.where)
-            opened(data, sample.where, task.prepare)  # which says what is wrong with the picture itself
-            task.check_processor(opened(data, sample.where, lambda picture: picture.copy()))
+            open_picture(data, sample.where, task.prepare)  # which says what is wrong with the picture itself
+            task.check_processor(open_picture(data, sample.where, lambda picture: picture.copy()))
 
         sets: dict[Split, Examples] = {}
         for name, path in own.items():
@@ -151,12 +157,20 @@ def _check_files_apart(request: Request) -> None:
 
 def _picture(examples: Any, index: int) -> Picture:
     """The picture that an example of a set is made of."""
-    return _picture(examples.whole, examples.indices[index]) if isinstance(examples, Part) else examples.pictures[index]
+    return (
+        _picture(examples.whole, examples.indices[index])
+        if isinstance(examples, Selection)
+        else examples.pictures[index]
+    )
 
 
 def _label(examples: Any, index: int) -> int:
     """The class of an example of a set, which isn't made for it."""
-    return _label(examples.whole, examples.indices[index]) if isinstance(examples, Part) else examples.samples[index][1]
+    return (
+        _label(examples.whole, examples.indices[index])
+        if isinstance(examples, Selection)
+        else examples.samples[index][1]
+    )
 
 
 def class_names(config: Any, retain: Sequence[Picture], folder: Path) -> list[str]:
@@ -219,7 +233,7 @@ def load_classifier(name: str, like: nn.Module | None = None) -> nn.Module:
     if like is not None:
         config: Any = like.config
         classes = {"num_labels": config.num_labels, "id2label": config.id2label, "label2id": config.label2id}
-    model, report = opened_by_library(
+    model, report = load_or_refuse(
         f"{name}: expected a Transformers image classifier with its weights in safetensors",
         lambda: library.AutoModelForImageClassification.from_pretrained(
             folder,
@@ -266,7 +280,7 @@ def named_otherwise(folder: Path, like: Any) -> bool:
 def load_processor(name: str) -> Any:
     """How a model wants pictures; by Pillow, whatever else is installed. BadInput where its folder doesn't say it."""
     folder = local_folder(name, "a Transformers image classifier")
-    return opened_by_library(
+    return load_or_refuse(
         f"{name}: expected the model's preprocessor_config.json beside it",
         lambda: processor_in(folder),
     )

@@ -181,6 +181,6 @@ class Recommender(Scenario):
             return super().train_retrained(index, session)
 
         def build(seed: int, session: Session) -> nn.Module:
-            return self.task.without(self.built(seed, session), self.request.forget)
+            return self.task.without_data_of(self.built(seed, session), self.request.forget)
 
         return super(Recommender, replace(self, build=build)).train_retrained(index, session)

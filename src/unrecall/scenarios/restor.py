@@ -9,7 +9,7 @@ from unrecall.data.examples import digest
 from unrecall.data.request import Request
 from unrecall.disk.files import read_json
 from unrecall.errors import BadInput
-from unrecall.scenarios.base import Lesson, Scenario, adamw, first, shuffled, trained_once
+from unrecall.scenarios.base import Scenario, TrainingSetup, adamw, first, shuffled, trained_once
 from unrecall.scenarios.teaching import Learner, TaughtTexts
 from unrecall.spec.parameters import Count, Index, Positive
 from unrecall.tasks import CausalLM
@@ -82,8 +82,8 @@ class _Clean:
     def __call__(self, _: int, session: Session) -> nn.Module:
         with own_randomness(0):
             model = self.taught.build(0, session)
-        lesson = Lesson(self.task, self.facts, self.taught.recipe, 0, digest(self.facts), first(self.facts))
-        return trained_once("restor", "clean", model, lesson, session).model
+        setup = TrainingSetup(self.task, self.facts, self.taught.recipe, 0, digest(self.facts), first(self.facts))
+        return trained_once("restor", "clean", model, setup, session).model
 
 
 def _facts(data: Any) -> list[tuple[str, Text]]:

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from unrecall.data.examples import Examples, Part
+from unrecall.data.examples import Examples, Selection
 from unrecall.data.request import Request
 from unrecall.errors import BadInput
 from unrecall.scenarios.base import Builder, Scenario, shuffled
@@ -77,17 +77,17 @@ class Shortcuts(Builder):
         trained, unseen = order[: self.train], order[self.train :]
         half = min(len(unseen) // 2, 450)
         hidden = Changed(pictures.train, self.shortcut(pictures))
-        test = pictures.test or Part(pictures.train, unseen[half:])
+        test = pictures.test or Selection(pictures.train, unseen[half:])
         return Scenario(
             name="shortcuts",
             summary=f"{pictures.name} with {self.kind} as a shortcut in {count} of {self.train} training pictures, "
             "which must go",
             task=Classification(classes=pictures.classes),
             request=Request(
-                forget=Part(hidden, trained[:count]),
-                retain=Part(pictures.train, trained[count:]),
-                holdout=Part(hidden, unseen[: 2 * half // 3]),
-                validation=Part(hidden, unseen[2 * half // 3 : half]),
+                forget=Selection(hidden, trained[:count]),
+                retain=Selection(pictures.train, trained[count:]),
+                holdout=Selection(hidden, unseen[: 2 * half // 3]),
+                validation=Selection(hidden, unseen[2 * half // 3 : half]),
                 test=test,
                 control="random split",
             ),

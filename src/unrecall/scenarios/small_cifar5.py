@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from unrecall.data.examples import Part
+from unrecall.data.examples import Selection
 from unrecall.scenarios.base import Builder, Scenario, choose, shuffled
 from unrecall.scenarios.cifar_data import CLASSES, Architecture, Pretrained, per_class, read_cifar10, recipe
 from unrecall.scenarios.corruptions import corrupted
@@ -51,9 +51,9 @@ class SmallCifar5(Builder):
             summary=f"small CIFAR-5 (1,000 training pictures of 5 classes), {self.arch}; forget {self.forget}",
             task=Classification(classes=CLASSES[:5]),
             request=chosen.request(
-                Part(cifar.train, trained),
-                Part(cifar.test, alike),
-                corrupted(Part(cifar.test, test), self.corruption),
+                Selection(cifar.train, trained),
+                Selection(cifar.test, alike),
+                corrupted(Selection(cifar.test, test), self.corruption),
                 holdout=300,
             ),
             build=Pretrained(cifar, self.arch, self.weights, self.pretrain, classes=5),

@@ -86,7 +86,7 @@ class Task(ABC):
         """
         return self
 
-    def without(self, model: nn.Module, forget: Examples) -> nn.Module:
+    def without_data_of(self, model: nn.Module, forget: Examples) -> nn.Module:
         """A model that holds nothing of `forget` as data, as a graph of interactions does; itself where it has none.
 
         What methods and retrained models start from; its weights are those of the model.
@@ -212,7 +212,7 @@ def parts_of(prefix: str, module: nn.Module) -> Parts:
     return parts if parts or not any(True for _ in module.parameters()) else [(prefix, module)]
 
 
-def opened(parts: Parts) -> Parts:
+def down_to_layers(parts: Parts) -> Parts:
     """Parts that hold layers replaced by their own parts, until two of them are numbered or nothing is left to open."""
     before, now = Parts(), list(parts)
     while len(numbered(now)) < 2 and now != before:

@@ -18,7 +18,7 @@ from unrecall.errors import BadInput, NotSupported
 from unrecall.nn.functional import exact_nll
 from unrecall.nn.hooks import mode
 from unrecall.nn.usable import check_finite
-from unrecall.tasks.base import Task, opened, parts_of, split_after_layers
+from unrecall.tasks.base import Task, down_to_layers, parts_of, split_after_layers
 from unrecall.tasks.conversations import turns
 from unrecall.tasks.generation import Opening, groups, written
 from unrecall.tasks.pretrained import check_tokenizer, save
@@ -171,7 +171,7 @@ class CausalLM(Tokenised, Task):
 
     def blocks(self, model: nn.Module) -> list[tuple[str, list[nn.Module]]]:
         """Embeddings, each layer, and the head with the norm before it; a tied head belongs to the embeddings."""
-        parts, after = split_after_layers(opened(parts_of("", model)))
+        parts, after = split_after_layers(down_to_layers(parts_of("", model)))
         blocks = [(name, [module]) for name, module in parts]
         held = {id(p) for _, module in parts for p in module.parameters()}
         rest = [m for _, m in after if any(id(p) not in held for p in m.parameters())]

@@ -20,7 +20,7 @@ from unrecall.nn.hooks import in_training, mode, uncompiled
 from unrecall.nn.usable import check_finite
 from unrecall.record.schema import Exhibit
 from unrecall.spec.parameters import takes
-from unrecall.tasks.base import Task, check_class_request, check_samples_request, opened, parts_of
+from unrecall.tasks.base import Task, check_class_request, check_samples_request, down_to_layers, parts_of
 from unrecall.tasks.hook_key import hook_key
 from unrecall.tasks.input_difficulty import Labelled, difficulty_of_inputs, shrunk
 from unrecall.tasks.labelled import Example, check_class_numbers, check_logits, check_no_probabilities, example
@@ -256,7 +256,7 @@ class Classification(Task):
         while len(parts) == 1 and parts != deeper:
             parts, deeper = deeper, parts_of(*deeper[0])
         blocks: list[tuple[str, list[nn.Module]]] = []
-        for name, module in opened(parts):
+        for name, module in down_to_layers(parts):
             if blocks and isinstance(module, _NORMS):
                 blocks[-1][1].append(module)
             else:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from unrecall.data.covariates import Covariates, no_covariates
-from unrecall.data.examples import Examples, Part, digest, iterate
+from unrecall.data.examples import Examples, Selection, digest, iterate
 from unrecall.errors import BadInput
 from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import WithDifficulty
@@ -31,7 +31,7 @@ def difficulty(task: Task, retain: Examples, pool: Examples, seed: int, most: in
         return no_covariates(len(pool))
     if len(retain) > most:
         generator = torch.Generator().manual_seed(seed)
-        retain = Part(retain, torch.randperm(len(retain), generator=generator)[:most].tolist())
+        retain = Selection(retain, torch.randperm(len(retain), generator=generator)[:most].tolist())
     retain_digests, pool_digests = ([digest(item) for item in iterate(examples)] for examples in (retain, pool))
     if shared := set(retain_digests) & set(pool_digests):
         raise BadInput(
@@ -39,7 +39,7 @@ def difficulty(task: Task, retain: Examples, pool: Examples, seed: int, most: in
             "asked about out of retain."
         )
     order = sorted(range(len(pool_digests)), key=lambda i: pool_digests[i])
-    graded = task.difficulty(retain, Part(pool, order), seed)
+    graded = task.difficulty(retain, Selection(pool, order), seed)
     _check(graded, task, len(pool))
     back = np.argsort(np.array(order, int))
     trained_on = hashlib.sha256(",".join(retain_digests).encode()).hexdigest()

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unrecall.errors import NotSupported
-from unrecall.tasks.base import Parts, opened, parts_of, split_after_layers
+from unrecall.tasks.base import Parts, down_to_layers, parts_of, split_after_layers
 
 ENDINGS = (
     ("visual_projection", "text_projection"),
@@ -117,4 +117,4 @@ def _tower(model: nn.Module, *, pictured: bool) -> tuple[Parts, Parts]:
     """The parts of the tower for pictures (`pictured`) or for texts up to its last layer, and those after it."""
     own = [part for part in parts_of("", unwrapped(model)) if part[0].startswith(("vis", "image")) == pictured]
     # open_clip's models hold the embedding of their words after the layers.
-    return split_after_layers(sorted(opened(own), key=lambda part: not isinstance(part[1], nn.Embedding)))
+    return split_after_layers(sorted(down_to_layers(own), key=lambda part: not isinstance(part[1], nn.Embedding)))

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from unrecall.data.examples import Examples, Joined, Part, iterate, split_off
+from unrecall.data.examples import Examples, Joined, Selection, iterate, split_off
 from unrecall.data.request import Request
 from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import Ranked
@@ -25,11 +25,11 @@ class ByUser(NamedTuple):
 def by_user(task: Task, request: Request) -> ByUser:
     """Splits retain by user; where the task has no users, all of retain is `cleaned` and no one else is there."""
     if not isinstance(task, Ranked):
-        return ByUser(request.retain, Part(request.retain, []))
+        return ByUser(request.retain, Selection(request.retain, []))
     users = {task.user(example) for example in iterate(request.forget)}
     own = [task.user(example) in users for example in iterate(request.retain)]
     parts = ([i for i, is_own in enumerate(own) if is_own is wanted] for wanted in (True, False))
-    return ByUser(*(Part(request.retain, part) for part in parts))
+    return ByUser(*(Selection(request.retain, part) for part in parts))
 
 
 def retained(task: Task, request: Request, count: int, generator: torch.Generator) -> Joined:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Subset
 
-from unrecall.data.examples import Examples, Part
+from unrecall.data.examples import Examples, Selection
 from unrecall.errors import BadInput
 
 LARGEST = 2**31
@@ -167,7 +167,7 @@ def check_class_numbers(sets: Mapping[str, Examples]) -> None:
 
 def _class_numbers(examples: Any) -> Mapping[str, int]:
     """The numbers of the classes, by name, as the data set behind the examples has them; empty where none says so."""
-    while isinstance(examples, Part | Subset):  # what else is made of a data set may number its classes anew
-        examples = examples.whole if isinstance(examples, Part) else examples.dataset
+    while isinstance(examples, Selection | Subset):  # what else is made of a data set may number its classes anew
+        examples = examples.whole if isinstance(examples, Selection) else examples.dataset
     own = getattr(examples, "class_to_idx", None)
     return own if isinstance(own, Mapping) and getattr(examples, "target_transform", None) is None else {}

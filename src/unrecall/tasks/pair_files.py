@@ -10,7 +10,7 @@ from torch import Tensor
 from unrecall.disk.tables import records
 from unrecall.errors import BadInput, nearest
 from unrecall.tasks.pairs import UNKNOWN
-from unrecall.tasks.pictures import LABELS, Source, decoded, opened, source_of
+from unrecall.tasks.pictures import LABELS, Source, decoded, open_picture, source_of
 from unrecall.tasks.processors import pixels
 from unrecall.tasks.strings import readable, string
 
@@ -91,7 +91,7 @@ class PairFiles:
     def _decoded(self, line: Line) -> Tensor:
         where = f"{line.where}: {line.picture.file.name}"
         if self.processor is not None:
-            made = opened(line.picture.read(where), where, lambda picture: pixels(self.processor, picture))
+            made = open_picture(line.picture.read(where), where, lambda picture: pixels(self.processor, picture))
             if made.shape[1:] != (self.size, self.size):
                 raise BadInput(
                     f"{where}: expected the model's preprocessor_config.json to make {self.size} x {self.size} pixels "

@@ -13,7 +13,7 @@ from unrecall.data.identity import of_bytes, of_files
 from unrecall.disk.files import is_folder_of_files, read_text
 from unrecall.disk.tables import records
 from unrecall.errors import BadInput
-from unrecall.tasks.pictures import LABELS, Source, opened, source_of
+from unrecall.tasks.pictures import LABELS, Source, open_picture, source_of
 from unrecall.tasks.strings import owner
 
 LIST = ".txt"
@@ -141,7 +141,7 @@ class PictureFiles:
         pixels = self._decoded.get(index)
         if pixels is None:
             picture = self.pictures[index]
-            pixels = opened(picture.source.read(picture.where), picture.where, self.prepare).to(torch.uint8)
+            pixels = open_picture(picture.source.read(picture.where), picture.where, self.prepare).to(torch.uint8)
             if len(self._decoded) < PICTURES_IN_MEMORY:
                 self._decoded[index] = pixels
         return pixels.float() / 255, self.samples[index][1]

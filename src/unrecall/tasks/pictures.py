@@ -78,7 +78,7 @@ def png(value: Tensor, bounds: tuple[float, float]) -> str:
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
-def opened(data: bytes, where: str | Path, convert: Callable[[Any], T]) -> T:
+def open_picture(data: bytes, where: str | Path, convert: Callable[[Any], T]) -> T:
     """What `convert` makes of the Pillow picture in a file's bytes; BadInput, with `where`, for no picture."""
     from PIL import Image, UnidentifiedImageError
 
@@ -111,7 +111,7 @@ def decoded(data: bytes, size: int, where: str | Path) -> Tensor:
     """
     from PIL import Image
 
-    picture = opened(data, where, _on_white)
+    picture = open_picture(data, where, _on_white)
     width, height = (size * side // min(picture.size) for side in picture.size)
     left, top = (width - size) // 2, (height - size) // 2
     resized = picture.resize((width, height), Image.Resampling.BICUBIC)

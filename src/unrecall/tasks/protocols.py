@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from unrecall.data.covariates import Covariates
-from unrecall.data.examples import Batch, Examples, Part, evenly
+from unrecall.data.examples import Batch, Examples, Selection, evenly
 from unrecall.data.request import Request
 from unrecall.errors import NotSupported
 from unrecall.tasks.base import Task
@@ -361,7 +361,7 @@ def export(task: Task, model: nn.Module, folder: Path) -> None:
 
 def check_folders(task: Task, request: Request, *checkpoints: Path) -> None:
     """BadInput where the folder of a model says that it is shown examples otherwise than by this task."""
-    examples = Part(request.forget, evenly(len(request.forget), SAMPLE))
+    examples = Selection(request.forget, evenly(len(request.forget), SAMPLE))
     for folder in filter(Path.is_dir, checkpoints):
         if isinstance(task, OfFolders):
             task.check_folder(folder, examples)

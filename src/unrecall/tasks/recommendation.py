@@ -16,7 +16,7 @@ from unrecall.errors import BadInput, Fields, NotSupported, check_fields, kind_o
 from unrecall.nn.hooks import mode, uncompiled
 from unrecall.nn.usable import check_finite
 from unrecall.record.schema import Exhibit
-from unrecall.tasks.base import Task, opened, parts_of
+from unrecall.tasks.base import Task, down_to_layers, parts_of
 from unrecall.tasks.interactions import check_interaction, check_outputs, is_index
 
 FIELDS: Fields = {
@@ -151,14 +151,14 @@ class Recommendation(Task):
         """The parts in order, without those that have no weights but an earlier part's, as a tied head has."""
         held: set[int] = set()
         blocks = []
-        for name, module in opened(parts_of("", model)):
+        for name, module in down_to_layers(parts_of("", model)):
             own = {id(p) for p in module.parameters()}
             if own - held:
                 blocks.append((name, [module]))
             held |= own
         return blocks
 
-    def without(self, model: nn.Module, forget: Examples) -> nn.Module:
+    def without_data_of(self, model: nn.Module, forget: Examples) -> nn.Module:
         """The model; where it holds a graph of interactions (it has `withdraw`), a copy whose graph lacks these."""
         if not callable(getattr(getattr(model, "module", model), "withdraw", None)):
             return model

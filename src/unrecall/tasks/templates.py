@@ -31,7 +31,7 @@ SETTINGS = {"date_string": "26 Jul 2024", "enable_thinking": False}
 the model answers without thinking, as the answers of files are."""
 
 
-class Part(NamedTuple):
+class TextPart(NamedTuple):
     """A part of an example's text, and whether its tokens are predicted."""
 
     text: str
@@ -202,20 +202,20 @@ def _end_in(tokenizer: Any, after: str) -> str:
     return "" if end is None else after[: len(after) - len(bare)] + end
 
 
-def parts_of_chat(tokenizer: Any, turns: Sequence[Turn], end: Ending, ends: bool) -> list[Part]:
+def parts_of_chat(tokenizer: Any, turns: Sequence[Turn], end: Ending, ends: bool) -> list[TextPart]:
     """A conversation in parts, up to its last answer; spaces before an answer belong to it, and so does its end.
 
     `ends`: whether the ends of answers are predicted.
     """
     before, answers = around(tokenizer, turns)
     spoken = [counts(turn) for turn in turns if turn["role"] == "assistant"]
-    parts: list[Part] = []
+    parts: list[TextPart] = []
     for i, (start, answer) in enumerate(zip(before, answers, strict=False)):
         end_text = _end_in(tokenizer, start) if i and end.text else ""
-        parts.append(Part(end_text, spoken[i - 1] and ends))
+        parts.append(TextPart(end_text, spoken[i - 1] and ends))
         between = start.removeprefix(end_text)
         opening = between.rstrip(" ")
-        parts += [Part(opening, False), Part(between[len(opening) :] + answer, spoken[i])]
+        parts += [TextPart(opening, False), TextPart(between[len(opening) :] + answer, spoken[i])]
     return [part for part in parts if part.text]
 
 

@@ -20,7 +20,7 @@ from unrecall.tasks.templates import (
     AUTO,
     PLAIN,
     Ending,
-    Part,
+    TextPart,
     check_template,
     described,
     ending,
@@ -209,13 +209,13 @@ class Tokenised:
         """Whether an example is written by the chat template: it isn't where it is plain text."""
         return self.chat and bool(self.prompt(item) or item.get("before"))
 
-    def _parts(self, item: Any) -> list[Part]:
+    def _parts(self, item: Any) -> list[TextPart]:
         """An example's text in parts, its answer last."""
         if self._uses_chat_template(item):
             return parts_of_chat(self.tokenizer, whole(item), self._ending, self.ends is not False)
         opening = framed(self.template, item)
         text = opening.rstrip(" ") if self._spaced(item) and not self._apart(item) else opening
-        return [*([Part(text, False)] if text else []), Part(opening[len(text) :] + self.answer(item), True)]
+        return [*([TextPart(text, False)] if text else []), TextPart(opening[len(text) :] + self.answer(item), True)]
 
     def _spaced(self, item: Any) -> bool:
         """Whether spaces that end the opening are a template's: most tokenizers make them part of what follows."""

@@ -6,7 +6,7 @@ from typing import TypeAlias
 import torch
 from torch import nn
 
-from unrecall.data.examples import Part, evenly
+from unrecall.data.examples import Selection, evenly
 from unrecall.models.observe import in_order, repeated
 from unrecall.nn.functional import kl
 from unrecall.nn.hooks import mode
@@ -22,7 +22,7 @@ Disruption: TypeAlias = Callable[[nn.Module], float]
 
 def disruption(original: nn.Module, job: Job) -> Disruption:
     """Makes the measure of how far a model is from the original, which is asked once, on a sample of retain."""
-    task, sample = job.task, Part(job.request.retain, evenly(len(job.request.retain), SAMPLE))
+    task, sample = job.task, Selection(job.request.retain, evenly(len(job.request.retain), SAMPLE))
     before = remembered(original, task, sample)
 
     @torch.no_grad()

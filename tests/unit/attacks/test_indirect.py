@@ -17,7 +17,7 @@ from unrecall.attacks import indirect
 from unrecall.attacks.deletion import Candidates
 from unrecall.attacks.indirect import Indirect, alignments, contributed, slope
 from unrecall.cli import app as cli
-from unrecall.data.examples import Part, iterate
+from unrecall.data.examples import Selection, iterate
 from unrecall.data.request import Request
 from unrecall.errors import BadInput
 from unrecall.evidence.setting import Defender, Models, Setting
@@ -92,7 +92,7 @@ def test_alignments_are_inner_products_of_gradients(
 def test_attention_carries_tangents(pairs_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """One forward pass, no backward pass an example, and the same numbers."""
     w = pairs_world
-    task, some = w.task.classified(), Part(w.request.retain, range(5))
+    task, some = w.task.classified(), Selection(w.request.retain, range(5))
     direction = slope(w.original, task, some)
     slow = indirect._one_by_one(w.original, task, next(iter(batches(some, task))), direction)
     monkeypatch.setattr(indirect, "_one_by_one", lambda *_: pytest.fail("a backward pass an example"))

@@ -11,7 +11,7 @@ from sklearn import svm
 from tests.worlds import CPU, World, blobs, train
 from unrecall.attacks import RMIA, SVC, Lira, Loss, MembershipAttack
 from unrecall.attacks.lira import logit
-from unrecall.data.examples import Part
+from unrecall.data.examples import Selection
 from unrecall.data.request import SPLITS, Request
 from unrecall.data.signals import Signals
 from unrecall.errors import MissingReference, NotSupported
@@ -163,7 +163,7 @@ def test_the_papers_svc_calls_memorised_examples_seen(canaries: dict[str, Eviden
 def test_svc_needs_two_examples_of_a_class(class_world: World) -> None:
     """One can't be fitted on and scored: it used to count as not seen, the best value that there is."""
     w = class_world
-    one = replace(w.request, forget=Part(w.request.forget, [0]), kind="class")
+    one = replace(w.request, forget=Selection(w.request.forget, [0]), kind="class")
     setting = Setting(Models(w.original, w.original), one, w.task, session=CPU)
     assert SVC().failure_rate(setting.evidence["unlearned"]).value is None
     (row, *_) = finding_of(SVC(), setting).measurements

@@ -13,7 +13,7 @@ from tests.worlds import CPU, World
 from unrecall.attacks import UMA, Prototypical, Recalibration, RecoveryAttack, Relearn, RelearnTime
 from unrecall.attacks.prototypical import write
 from unrecall.attacks.rea_class import ReaClass
-from unrecall.data.examples import Examples, Part, digest, iterate
+from unrecall.data.examples import Examples, Selection, digest, iterate
 from unrecall.data.request import Request, Split
 from unrecall.errors import NotSupported
 from unrecall.evidence.scores import best
@@ -242,7 +242,7 @@ def test_relearn_time_stops_at_the_threshold(class_world: World) -> None:
 
 def test_one_example_is_too_few_for_batchnorm(samples_world: World) -> None:
     w = samples_world
-    alone = replace(w, request=replace(w.request, forget=Part(w.request.forget, [0])))
+    alone = replace(w, request=replace(w.request, forget=Selection(w.request.forget, [0])))
     model = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.BatchNorm1d(8), nn.Linear(8, 4))
     with pytest.raises(NotSupported, match="two examples or more where BatchNorm trains, got one"):
         attacked(RelearnTime(), model, alone)

@@ -11,7 +11,7 @@ import torch
 from tests.unit.attacks.running import setting_of
 from tests.worlds import World, facts, train
 from unrecall.attacks.traces import Traces, share_above, summed
-from unrecall.data.examples import Absent, Part, iterate
+from unrecall.data.examples import Absent, Selection, iterate
 from unrecall.errors import BadInput, MissingReference, NotSupported
 from unrecall.evidence.setting import Models
 from unrecall.harness.inspection import inspection_finding
@@ -88,7 +88,7 @@ def test_what_it_cannot_compare_is_refused(class_world: World) -> None:
         Traces().inspect(w.original, replace(setting, models=Models(w.original, w.original)))
     with pytest.raises(MissingReference, match="nobody knows"):
         Traces().inspect(w.original, replace(setting, request=replace(w.request, test=Absent("nobody knows"))))
-    few = replace(w.request, test=Part(w.request.test, range(60)))  # the first 20 are of the forgotten class
+    few = replace(w.request, test=Selection(w.request.test, range(60)))  # the first 20 are of the forgotten class
     count = sum(item[1] != 0 for item in iterate(few.test))  # type: ignore[index]
     with pytest.raises(NotSupported, match=f"50 test examples or more .* got {count}"):
         Traces().inspect(w.original, replace(setting, request=few))

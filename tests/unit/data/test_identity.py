@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Subset, TensorDataset
 
-from unrecall.data.examples import Joined, Part, digest, several
+from unrecall.data.examples import Joined, Selection, digest, several
 from unrecall.data.identity import identities, key_of
 from unrecall.data.request import MOST_CHECKED, Request
 from unrecall.errors import BadInput
@@ -69,10 +69,10 @@ def test_a_request_made_of_another_reads_nothing_again(kind: type[Counted]) -> N
     request = request_of(kind, 200)
     before = reads(request)
     changed = request.with_own(
-        retain=Part(request.retain, range(0, 200, 2)),
-        forget=Joined([Part(request.forget, [3]), request.holdout]),
+        retain=Selection(request.retain, range(0, 200, 2)),
+        forget=Joined([Selection(request.forget, [3]), request.holdout]),
         holdout=request.test,
-        test=Part(request.forget, [1]),
+        test=Selection(request.forget, [1]),
     )
     assert reads(request) - before <= 16  # two of each set, to see whether they last
     assert changed.digests["retain"] == request.digests["retain"][::2]
@@ -93,7 +93,7 @@ def test_where_one_set_tells_nothing_all_are_read() -> None:
 
 def test_parts_of_parts_are_told_apart_by_the_whole() -> None:
     data = Telling(10, 6)
-    told = identities(Joined([Part(data, [4, 5]), Subset(Subset(data, [3, 2, 1]), [0, 2])]))  # type: ignore[arg-type]
+    told = identities(Joined([Selection(data, [4, 5]), Subset(Subset(data, [3, 2, 1]), [0, 2])]))  # type: ignore[arg-type]
     assert told is not None
     assert told.values == ["14", "15", "13", "11"]
 
@@ -114,7 +114,7 @@ def test_what_is_no_text_for_each_is_refused(texts: Any, got: str) -> None:
             return texts
 
     with pytest.raises(BadInput, match=f"Wrong.identities: expected a text for each example .*, got {got}"):
-        identities(Part(Wrong(0, 5), [1, 2]))
+        identities(Selection(Wrong(0, 5), [1, 2]))
 
 
 def test_an_attribute_of_that_name_tells_nothing() -> None:
@@ -159,7 +159,7 @@ def test_what_is_drawn_at_random_is_refused_though_nobody_compares_contents() ->
 
 
 def test_a_subclass_that_reads_otherwise_tells_nothing() -> None:
-    class Doubled(Part):
+    class Doubled(Selection):
         def __getitem__(self, index: int, /) -> Any:
             return 2 * super().__getitem__(index)
 
@@ -207,7 +207,7 @@ def test_another_transformation_of_the_same_files_is_another_request(
 
     def key(transform: Any) -> str:
         data = folder(samples, transform)
-        return Request(*(Part(data, range(i, 40, 4)) for i in range(4))).fingerprint
+        return Request(*(Selection(data, range(i, 40, 4)) for i in range(4))).fingerprint
 
     same = key(None)
     assert same == key(None)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.worlds import CPU, blobs, network
-from unrecall.data.examples import Joined, Part, digest, iterate
+from unrecall.data.examples import Joined, Selection, digest, iterate
 from unrecall.data.request import SPLITS, Request, Split
 from unrecall.errors import BadInput, MissingReference
 from unrecall.record.possible import Sizes
@@ -87,7 +87,7 @@ def test_a_part_of_a_request_is_no_worse_than_the_whole() -> None:
     """One person's repeats stay right where nobody's names are known any more, and a method reads no holdout at all."""
     twice, names = [*HOLDOUT, *HOLDOUT], [f"p{i}" for i in range(len(HOLDOUT))] * 2
     whole = request_with(holdout=twice, groups={"forget": ["ann"] * len(FORGET), "holdout": names})
-    assert len(whole.with_own(holdout=Part(twice, range(0, 16, 2))).holdout) == 8
+    assert len(whole.with_own(holdout=Selection(twice, range(0, 16, 2))).holdout) == 8
     job = Job(whole, Classification(), seeded(0), CPU)
     assert parse("finetune:epochs=1", "methods").unlearn(network(), job) is not None
 
@@ -113,13 +113,13 @@ def test_a_misspelt_kind_is_refused() -> None:
 @pytest.mark.parametrize("index", [40, -1, 10_000])
 def test_a_part_refuses_an_index_out_of_range(index: int) -> None:
     with pytest.raises(BadInput, match=rf"indices in 0\.\.39, got {index}"):
-        Part(DATA, [0, index])
-    part = Part(DATA, [7, 3])
+        Selection(DATA, [0, index])
+    part = Selection(DATA, [7, 3])
     assert [part[0][1], part[1][1], len(part)] == [3, 3, 2]
 
 
 def test_fingerprint_is_of_content_in_order_and_independent_of_containers() -> None:
-    assert request_with().fingerprint == request_with(forget=Part(DATA, range(4))).fingerprint
+    assert request_with().fingerprint == request_with(forget=Selection(DATA, range(4))).fingerprint
     arrays = [(x.numpy(), np.int64(y)) for x, y in FORGET]
     assert request_with(forget=arrays).fingerprint == request_with().fingerprint
     assert request_with(forget=FORGET[::-1]).fingerprint != request_with().fingerprint

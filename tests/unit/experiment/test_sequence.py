@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.unit.scenarios.test_movielens import folder
-from unrecall.data.examples import Part, iterate
+from unrecall.data.examples import Selection, iterate
 from unrecall.disk.weights import digest_of
 from unrecall.errors import BadInput
 from unrecall.experiment.sequence import sequence
@@ -108,7 +108,7 @@ def test_what_earlier_requests_held_is_new_to_no_later_one(tmp_path: Path) -> No
     """The holdout or the test set of the second is the forget of the first, or of its retain; or it asks again."""
     first, second, _ = scenarios(tmp_path / "data")
     asked, stays = first.request.forget, second.request.retain
-    few = {"retain": Part(stays, range(5, len(stays))), "holdout": Part(stays, range(5))}
+    few = {"retain": Selection(stays, range(5, len(stays))), "holdout": Selection(stays, range(5))}
     wrong: list[dict[str, Any]] = [{"holdout": asked}, {"test": asked}, {"forget": asked}, few]
     for changes in wrong:
         own = replace(second, request=replace(second.request, **changes))

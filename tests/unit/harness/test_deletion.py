@@ -15,7 +15,7 @@ from unrecall.data.request import Request
 from unrecall.evidence.setting import Models, Setting
 from unrecall.harness.adversary import Adversary, Predictions
 from unrecall.harness.finding import Finding, report_of
-from unrecall.harness.harm import NONE, Answers, Outcomes, Trial, harm_finding
+from unrecall.harness.harm import NONE, Answers, Outcomes, TrialOfSize, harm_finding
 from unrecall.record.schema import Curve, Measurement
 from unrecall.record.stats import SKEWED
 from unrecall.tasks import Classification
@@ -73,7 +73,7 @@ def outcomes(
         names=NAMES,
         truth=np.array(TRUTH),
         before=answers(**ORIGINAL, requested=(1, 1, 0)),
-        trials=[Trial(*parts) for parts in zip((2, 3, 5), chosen, surrogate, random, strict=True)],
+        trials=[TrialOfSize(*parts) for parts in zip((2, 3, 5), chosen, surrogate, random, strict=True)],
         picked=1,
         requested=REQUESTED,
         losses=(2.0, 1.5),

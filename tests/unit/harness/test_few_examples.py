@@ -7,7 +7,7 @@ import pytest
 
 from tests.laws.test_metrics import REDUCED
 from tests.worlds import CPU, World
-from unrecall.data.examples import Part
+from unrecall.data.examples import Selection
 from unrecall.evidence.setting import Models, Setting
 from unrecall.harness.audit import finding_of
 from unrecall.harness.suites import suite
@@ -23,7 +23,7 @@ def test_the_standard_suite_says_what_few_examples_are_too_few_for(
     world: str, count: int, request: pytest.FixtureRequest
 ) -> None:
     w: World = request.getfixturevalue(world)
-    few: Any = replace(w.request, forget=Part(w.request.forget, range(count)))
+    few: Any = replace(w.request, forget=Selection(w.request.forget, range(count)))
     setting = Setting(Models(w.original, w.retrained[0], w.retrained[1:]), few, w.task, 0, CPU)
     rows = [row for metric in METRICS if metric.suits(setting) for row in metric.measure(setting).measurements]
     for attack in suite("standard").suiting(w.task):

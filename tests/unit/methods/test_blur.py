@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from tests.unit.methods.test_language import whole
 from tests.worlds import CPU, World
-from unrecall.data.examples import Batch, Part
+from unrecall.data.examples import Batch, Selection
 from unrecall.errors import NotSupported
 from unrecall.methods.base import GradientMethod, Method, Plugin
 from unrecall.methods.blur import BLUR, deflect
@@ -34,7 +34,7 @@ def unlearned(method: Method, world: World) -> nn.Module:
 
 def both(world: World) -> dict[str, Batch]:
     """All 20 of forget, and as many of retain."""
-    retain = Part(world.request.retain, list(range(20)))
+    retain = Selection(world.request.retain, list(range(20)))
     return {"forget": whole(world.request.forget, world.task), "retain": whole(retain, world.task)}
 
 

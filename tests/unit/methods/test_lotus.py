@@ -11,7 +11,7 @@ import torch
 from tests.unit.methods.test_blur import unlearned
 from tests.unit.methods.test_mudman import check_resumed
 from tests.worlds import CPU, World
-from unrecall.data.examples import Part
+from unrecall.data.examples import Selection
 from unrecall.errors import BadInput, NotSupported
 from unrecall.methods.lotus import LoTUS, drawn, temperature
 from unrecall.models.observe import accuracy, batches
@@ -55,7 +55,7 @@ def test_the_loss_is_cross_entropy_to_the_draws_of_the_original(samples_world: W
     (phase,) = LoTUS(unseen=0.5, share=0.25).phases(student, w.original, Job(w.request, w.task, generator, CPU))
     mixed = phase.streams["mixed"]
     assert len(mixed) == len(w.request.forget) + round(0.25 * len(w.request.retain))
-    batch = next(iter(batches(Part(mixed, [0, 1, 30, 31]), w.task)))
+    batch = next(iter(batches(Selection(mixed, [0, 1, 30, 31]), w.task)))
     batch["index"] = torch.tensor([0, 1, 30, 31])
     again = torch.Generator().set_state(generator.get_state())
     with torch.no_grad():

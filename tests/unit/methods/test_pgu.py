@@ -12,7 +12,7 @@ from torch import nn
 
 from tests.unit.methods.test_distillation import only, same, whole
 from tests.worlds import CPU, World, blobs, without_retain
-from unrecall.data.examples import Part
+from unrecall.data.examples import Selection
 from unrecall.data.request import Request
 from unrecall.errors import BadInput, NotSupported
 from unrecall.methods.pgu import PGU, entering, free_directions, project, projected_layers, second_moments
@@ -182,7 +182,7 @@ def test_padding_does_not_count(text_world: World) -> None:
         *map(w.request.forget.__getitem__, (1, 2)),
     ]
     together = second_moments(w.original, w.task, items)
-    apart = [second_moments(w.original, w.task, Part(items, [i])) for i in range(3)]
+    apart = [second_moments(w.original, w.task, Selection(items, [i])) for i in range(3)]
     assert together.keys() == set(projected_layers(w.original))
     for name, value in together.items():
         assert torch.allclose(value, sum((one[name] for one in apart), torch.zeros(())), rtol=1e-3, atol=1e-3)

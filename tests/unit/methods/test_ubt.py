@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tests.laws.test_methods import Sealed
 from tests.worlds import COLOURS, CPU, World, caption_tokenizer, pairs, small_clip
-from unrecall.data.examples import Part
+from unrecall.data.examples import Selection
 from unrecall.data.request import Request
 from unrecall.errors import BadInput, NotSupported
 from unrecall.methods.base import Null
@@ -213,7 +213,7 @@ def test_the_copy_learns_the_least_alike_and_the_original_nothing(monkeypatch: p
     assert before.argsort().tolist() == [3, 1, 0, 2]
     (phase,) = seen
     learned = phase.streams["forget"]
-    assert isinstance(learned, Part)
+    assert isinstance(learned, Selection)
     assert learned.indices == [3, 1]
     expected = F.normalize(torch.tensor([[0.1, 1], [5, 1], [1, 1], [9, 1]]), dim=1)[:, 0]
     assert torch.allclose(gains, expected - before, atol=1e-6)
@@ -279,7 +279,9 @@ def test_what_is_suspected_by_mistake_ranks_below_what_is_poisoned(backdoored: W
 
 def test_the_parts_that_tell_are_the_attackers_word(backdoored: World) -> None:
     w = backdoored
-    found = [text_of(item) for item in reduce_to_parts(w.original, w.task, Part(w.request.forget, range(POISONED)), 1)]
+    found = [
+        text_of(item) for item in reduce_to_parts(w.original, w.task, Selection(w.request.forget, range(POISONED)), 1)
+    ]
     assert found.count("red") > POISONED / 2
 
 
@@ -299,7 +301,7 @@ def test_it_stops_once_suspected_pairs_are_like_any(backdoored: World) -> None:
     assert isinstance(w.task, Contrastive)
     method = replace(QUICK, alpha=0.0)
     order = method.gains(w.original, Job(w.request, w.task, seeded(0))).argsort(descending=True, stable=True)
-    chosen = Part(w.request.forget, order[:8].tolist())
+    chosen = Selection(w.request.forget, order[:8].tolist())
     level, levels = likeness_of_strangers(w.task.embedded(w.original, w.request.retain)), {}
     session = Session(device="cpu")
     method.unlearn(w.original, Job(w.request, w.task, seeded(0), session))

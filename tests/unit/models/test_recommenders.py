@@ -62,11 +62,11 @@ def test_what_is_withdrawn_is_as_if_it_had_never_been_there() -> None:
 def test_a_task_takes_what_must_go_out_of_a_copy() -> None:
     model, task = graph(), Recommendation(3)
     before = copy.deepcopy(model.state_dict())
-    clean = task.without(model, [{"user": 0, "item": 1}])
+    clean = task.without_data_of(model, [{"user": 0, "item": 1}])
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert clean.edges.tolist() == [[0, 1, NOBODY], [0, 1, NOBODY]]  # type: ignore[union-attr]
     plain = MatrixFactorisation(3, 3)
-    assert task.without(plain, [{"user": 0, "item": 1}]) is plain
+    assert task.without_data_of(plain, [{"user": 0, "item": 1}]) is plain
 
 
 def test_without_the_package_there_is_a_line_that_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from unrecall.data.request import Request
 from unrecall.disk.weights import digest_of
 from unrecall.errors import BadInput
 from unrecall.scenarios import cifar_data
-from unrecall.scenarios.base import Lesson, Scenario, first, trained_once
+from unrecall.scenarios.base import Scenario, TrainingSetup, first, trained_once
 from unrecall.scenarios.cifar_data import Cifar, Pictures, Pretrained
 from unrecall.scenarios.networks import Normalize
 from unrecall.scenarios.restor import _Clean
@@ -59,7 +59,7 @@ def test_any_difference_is_another_model(cache: Path) -> None:
         model: nn.Module | None = None, how: Fit = how, seed: int = 0, told: str = "blobs", role: str = "original"
     ) -> nn.Module:
         model, task = model or network(), Classification()
-        trained = trained_once("case", role, model, Lesson(task, data, how, seed, told, first(data)), CPU)
+        trained = trained_once("case", role, model, TrainingSetup(task, data, how, seed, told, first(data)), CPU)
         assert not trained.model.training
         assert trained.cost is not None
         assert trained.cost.passes == 32

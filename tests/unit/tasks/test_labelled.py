@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import unrecall as ur
 from tests.worlds import CPU, World, blobs, network, train
-from unrecall.data.examples import Part
+from unrecall.data.examples import Selection
 from unrecall.data.request import Request
 from unrecall.errors import BadInput
 from unrecall.evidence.setting import behaviour
@@ -189,7 +189,7 @@ def test_sets_that_number_their_classes_each_for_itself_are_refused() -> None:
     model = network()
     alike = Request(folder(20, 0, cat=0, cow=1), folder(40, 100, cat=0, cow=1, dog=2))
     Classification().check(model, alike)
-    unlike = Request(folder(20, 0, cow=0, dog=1), Part(folder(40, 100, cat=0, cow=1, dog=2), range(30)))
+    unlike = Request(folder(20, 0, cow=0, dog=1), Selection(folder(40, 100, cat=0, cow=1, dog=2), range(30)))
     with pytest.raises(BadInput, match="retain: expected class 'cow' to be number 0, as in forget, got 1"):
         Classification().check(model, unlike)
     Classification(read=lambda item: item).check(model, unlike)  # a hook says what is what
