@@ -166,13 +166,18 @@ class CMIA(InspectionAttack):
         outputs = torch.log_softmax(logits[:, classes].double(), 1)
         return View(outputs.cpu().numpy(), targets.cpu().numpy(), np.array(classes))
 
+    def _some_of(self, view: View, c: int) -> np.ndarray:
+        """Up to `most` of a class's outputs, evenly spread, `[examples, kept]`."""
+        outputs = view.of(c)
+        return outputs[list(evenly(len(outputs), self.most))]
+
     def _shares(self, views: Mapping[str, View], near: Mapping[int, np.ndarray]) -> dict[str, np.ndarray]:
         """For each arm, which of its examples each SVM gives to the neighbour, `[SVMs, examples]`."""
         test, shares = views["test"], {arm: list[np.ndarray]() for arm in views if arm != "test"}
         for c, order in near.items():
-            members = test.of(test.classes[order[0]])[: self.most]
+            members = self._some_of(test, test.classes[order[0]])
             for other in order[1 : 1 + self.others]:
-                strangers = test.of(test.classes[other])[: self.most]
+                strangers = self._some_of(test, test.classes[other])
                 if not len(members) or not len(strangers):
                     raise NotSupported("CMIA: expected test examples of every class that is kept, got none of one.")
                 svm = SVC(C=self.c, kernel="linear", class_weight="balanced", random_state=0)

@@ -76,7 +76,12 @@ class Recalibration(RecoveryAttack):
 
 @torch.no_grad()
 def recalibrate(model: nn.Module, task: Task, examples: Examples, chosen: list[int], batch_size: int) -> None:
-    """Re-estimates all BatchNorm statistics on the chosen examples' inputs, in place; leaves the model in eval mode."""
+    """Re-estimates all BatchNorm statistics on the chosen examples' inputs, in place; leaves the model in eval mode.
+
+    A batch has two inputs at least, for one has no variance; NotSupported where there is one in all.
+    """
+    if len(chosen) < 2:
+        raise NotSupported("Recalibration: expected at least 2 inputs, got 1, of which there is no variance.")
     norms = batchnorms(model)
     momenta = [norm.momentum for norm in norms]
     model.eval()
@@ -84,7 +89,7 @@ def recalibrate(model: nn.Module, task: Task, examples: Examples, chosen: list[i
         norm.reset_running_stats()
         norm.momentum = None
         norm.train()
-    passes = math.ceil(len(chosen) / batch_size)
+    passes = min(math.ceil(len(chosen) / batch_size), len(chosen) // 2)
     groups = [BatchIndices(chosen[i::passes]) for i in range(passes)]
     for batch in batches_of(examples, task.collate, groups, passes):
         task.rows(model, move(batch, device_of(model)))

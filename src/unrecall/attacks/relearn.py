@@ -21,6 +21,7 @@ from unrecall.evidence.pool import Dose, Pool
 from unrecall.evidence.setting import Setting
 from unrecall.models.low_rank import LowRank
 from unrecall.models.observe import mean_loss, observe
+from unrecall.nn.hooks import batchnorms
 from unrecall.record.schema import ThreatModel
 from unrecall.spec.parameters import Count, Positive, Share
 from unrecall.tasks.base import Task
@@ -132,6 +133,11 @@ class Relearn(RecoveryAttack):
     def recover(self, model: nn.Module, pool: Pool, setting: Setting) -> Iterator[Attacked]:
         """One copy per learning rate, given at each budget on its way."""
         task, retain, generator = setting.task, setting.request.retain, pool.generator()
+        if self.rank and self.fit.batchnorm == "train" and batchnorms(model):
+            raise NotSupported(
+                "Relearn: expected batchnorm='frozen' with a rank, got 'train': what is trained is a change of weights "
+                "alone. Leave one of the two out."
+            )
         lesson = pool.taught if self.data == "harmful" else self._read(model, pool, task) if self.file else retain
         seed, last = draw_seed(generator), max(self.steps)
         guard: Examples = ()

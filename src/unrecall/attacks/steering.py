@@ -3,11 +3,11 @@
 import copy
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, pairwise
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from unrecall.tasks.rouge import rouge_l_recall
 from unrecall.training.job import Job
 from unrecall.training.loop import Batches
 
+T = TypeVar("T")
 STAYS = 4.0
 """The weight of what a copy that hides answers when it is steered, beside what it no longer answers."""
 MOST = 500
@@ -101,12 +102,14 @@ class Steering(RecoveryAttack):
         truth = [texts.answer(item) for item in items]
         if not isinstance(examples, Steered):
             return Success(rouge_l_recall(truth, texts.generate(model, items)))
-        layer, written = model.get_submodule(examples.layer), list[str]()
-        for start in range(0, len(items), task.at_once):
-            chosen = slice(start, start + task.at_once)
+        layer = model.get_submodule(examples.layer)
+
+        def answers(chosen: slice) -> list[str]:
             with capture({"": layer}, partial(_added_last, examples.added[chosen])):
-                written += texts.generate(model, items[chosen])
-        return Success(rouge_l_recall(truth, written))
+                return texts.generate(model, items[chosen])
+
+        written = (answer for part in _slices(len(items), task.at_once) for answer in _at_once(answers, part))
+        return Success(rouge_l_recall(truth, list(written)))
 
     def recover(self, model: nn.Module, pool: Pool, setting: Setting) -> Iterator[Attacked]:
         """The model as it was, steered more and more."""
@@ -159,20 +162,42 @@ class Steering(RecoveryAttack):
         """What sets each question apart from its anonymised ones `[n, d]`; zeros where it has none."""
         texts, module = textual(self, task), model.get_submodule(layer)
         others = [names.anonymised(item, self.wordings) for item in items]
-        every, parts = [*items, *chain.from_iterable(others)], list[Tensor]()
-        for start in range(0, len(every), task.at_once):
-            output = until(module, partial(texts.generate, model, every[start : start + task.at_once], longest=1))
+        every = [*items, *chain.from_iterable(others)]
+
+        def last(chosen: slice) -> list[Tensor]:
+            output = until(module, partial(texts.generate, model, every[chosen], longest=1))
             if output is None:
                 raise NotSupported(
                     f"Steering: expected layer '{layer}' to be in use, but nothing leaves it. Leave it out."
                 )
-            parts.append(output[:, -1].float())
-        states, ends = torch.cat(parts), np.cumsum([len(items), *map(len, others)])
+            if len(output) != len(every[chosen]):
+                raise _Divided
+            return [*output[:, -1].float()]
+
+        parts = [state for part in _slices(len(every), task.at_once) for state in _at_once(last, part)]
+        states, ends = torch.stack(parts), np.cumsum([len(items), *map(len, others)])
         vectors = torch.zeros_like(states[: len(items)])
         for i, (start, end) in enumerate(pairwise(ends.tolist())):
             if end > start:
                 vectors[i] = states[i] - states[start:end].mean(0)
         return vectors
+
+
+class _Divided(Exception):
+    """Examples that passed the model in parts: long prompts and long answers among them don't fit it together."""
+
+
+def _slices(n: int, most: int) -> list[slice]:
+    """0..n-1, at most so many at once."""
+    return [slice(start, min(start + most, n)) for start in range(0, n, most)]
+
+
+def _at_once(of: Callable[[slice], list[T]], chosen: slice) -> list[T]:
+    """What `of` gives of each of these examples; of one after another where the model is given them in parts."""
+    try:
+        return of(chosen)
+    except _Divided:
+        return [value for i in range(chosen.start, chosen.stop) for value in of(slice(i, i + 1))]
 
 
 @dataclass(frozen=True)
@@ -242,7 +267,9 @@ def _added(vectors: Tensor, _: str, output: Tensor) -> Tensor:
 
 
 def _added_last(vectors: Tensor, _: str, output: Tensor) -> Tensor:
-    """The same with a vector at the last position of each example `[n, d]`."""
+    """The same with a vector at the last position of each example `[n, d]`, all of which must be there."""
+    if len(output) != len(vectors):
+        raise _Divided
     return torch.cat([output[:, :-1], output[:, -1:] + vectors.to(output)[:, None]], 1)
 
 

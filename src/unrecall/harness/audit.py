@@ -37,6 +37,7 @@ from unrecall.record.provenance import provenance, without_folders
 from unrecall.record.schema import Exhibit, NeverTrained, Record, Run
 from unrecall.spec import lines
 from unrecall.tasks.base import Task, check_data, cuts
+from unrecall.training.randomness import own_randomness
 from unrecall.training.session import Session, TimeLeft
 
 KINDS: Mapping[AttackKind, Callable[[Any, Setting], Finding]] = {
@@ -105,6 +106,7 @@ def audit(
     setting = Setting(models, request, task, int(seed), session, defender, run.costs, sample)
     suiting = chosen.suiting(task)
     with ExitStack() as stack:
+        stack.enter_context(own_randomness(setting.seed))  # some libraries draw as they are imported
         for _, model in setting.subjects:
             check_model(model)
             stack.enter_context(mode(model, training=False))

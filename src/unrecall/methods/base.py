@@ -75,6 +75,8 @@ class Method(Parameters, ABC):
 
     title: ClassVar[str]
     strength: ClassVar[Strength | None] = None
+    has_null: ClassVar[bool] = False
+    """Whether it trains only, so that the same passes at learning rate 0 leave the weights alone."""
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         """Puts the check of model and data before the `unlearn` of every class that has one of its own."""
@@ -236,7 +238,6 @@ class GradientMethod(LoopMethod):
     """A method that runs the loop: a leaf says in `phases` what is minimised, over which data, and how."""
 
     has_null: ClassVar[bool] = True
-    """Whether the same passes at learning rate 0 leave the weights alone (not so where weights are re-initialised)."""
 
     @abstractmethod
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> Sequence[Phase]:
@@ -378,9 +379,10 @@ def short_line(method: Method) -> str:
 
 
 def restore_flags(student: nn.Module, model: nn.Module) -> nn.Module:
-    """Puts `student` into eval mode, and makes each parameter as trainable as it is in `model`."""
+    """Puts `student` into eval mode, without gradients, and makes each parameter as trainable as it is in `model`."""
     for parameter, before in zip(student.parameters(), model.parameters(), strict=True):
         parameter.requires_grad_(before.requires_grad)
+        parameter.grad = None
     return student.eval()
 
 
@@ -436,9 +438,8 @@ def with_loss(phase: Phase, added: Loss, weight: float = 1.0) -> Loss:
 
 
 def has_null(method: Method) -> bool:
-    """Says whether the same passes at learning rate 0 leave the weights alone, so that there is a null."""
-    core = method.innermost()
-    return isinstance(core, GradientMethod) and core.has_null
+    """Says whether a method and all that it wraps train only, so that there is a null."""
+    return method.has_null and (not isinstance(method, Wrapper) or has_null(method.base))
 
 
 def null_base(method: Method, model: nn.Module) -> GradientMethod | None:

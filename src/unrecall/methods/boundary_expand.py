@@ -54,6 +54,7 @@ class BoundaryExpand(Method):
 
     title = "Boundary Expand"
     strength = Strength(("fit.lr",), high=2**12)
+    has_null = True
 
     fit: Fit = Fit(lr=1e-5, weight_decay=5e-4, epochs=10, batch_size=64)
 

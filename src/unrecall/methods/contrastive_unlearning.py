@@ -73,4 +73,4 @@ class ContrastiveUnlearning(GradientMethod):
             with torch.no_grad():
                 rows = task.rows(original, next(in_order(original, task, request.forget, 1)))
             fit = replace(fit, until=1 / rows.logits.shape[1])
-        return [Phase(loss, {"forget": request.forget, "retain": request.retain}, fit)]
+        return [Phase(loss, {"forget": request.forget, "retain": request.retain}, fit, whole=True)]

@@ -98,7 +98,7 @@ class EC(Method):
         """Warms the auxiliary modules up beside a copy of the model, and trains both together."""
         student, classed = copy_of(model, job), classified(job.task, "EC")
         reader = Reader.warmed_up(self, student, classed, job)
-        reader.train([Phase(reader.loss, reader.streams, self.fit)])
+        reader.train([Phase(reader.loss, reader.streams, self.fit, whole=True)])
         return restore_flags(student, model)
 
 
@@ -117,6 +117,7 @@ class ECAround(Wrapper):
     """
 
     title = "EC"
+    has_null = True
 
     temperature: Positive = 0.7
     lambda_ul: NonNegative = 3.0
@@ -149,7 +150,7 @@ class ECAround(Wrapper):
             return self.eta * reader.loss(model, {split: batches[key] for split, key in keys.items()})
 
         more = {keys[split]: examples for split, examples in streams.items()}
-        return replace(phase, loss=with_loss(phase, added), streams={**phase.streams, **more})
+        return replace(phase, loss=with_loss(phase, added), streams={**phase.streams, **more}, whole=True)
 
 
 class Reader(NamedTuple):

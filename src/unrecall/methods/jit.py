@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from unrecall.errors import BadInput
 from unrecall.methods.base import Batch, Batches, Fit, GradientMethod, Job, Phase, Strength, Task
 from unrecall.models.perturb import gaussian
 from unrecall.spec.parameters import Count, Positive
@@ -52,11 +51,6 @@ class JiT(GradientMethod):
         """Makes one phase over forget."""
         task = job.task
         perturbable(task)
-        if self.fit.accumulate > 1:
-            raise BadInput(
-                f"JiT: expected accumulate=1, got {self.fit.accumulate}: its loss is a sum over the batch, and parts "
-                "would make it smaller. Lower batch_size."
-            )
         check_own_rows(self, task, "Choose another method.")
 
         def loss(model: nn.Module, batches: Batches) -> Tensor:
@@ -65,7 +59,7 @@ class JiT(GradientMethod):
             noisy = (gaussian(task, batch, self.sigma, job.generator) for _ in range(self.samples))
             return torch.stack([steepness(model, task, (batch, logits), copies).sum() for copies in noisy]).mean()
 
-        return [Phase(loss, {"forget": job.request.forget}, self.fit)]
+        return [Phase(loss, {"forget": job.request.forget}, self.fit, whole=True)]
 
 
 def steepness(model: nn.Module, task: Task, clean: tuple[Batch, Tensor], copies: Batch) -> Tensor:

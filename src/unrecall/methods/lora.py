@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import nn
 
 from unrecall.errors import NotSupported
-from unrecall.methods.base import GradientMethod, Job, LoopMethod, Phase, Training, Wrapper, train
+from unrecall.methods.base import GradientMethod, Job, LoopMethod, Phase, Training, Wrapper, has_null, train
 from unrecall.methods.npo import NPO
 from unrecall.models.low_rank import ADAPTER, Adapted, LowRank, has_adapters, view
 from unrecall.spec.parameters import Count, Positive
@@ -23,7 +23,7 @@ class LoRA(Wrapper, LoopMethod):
 
         W = W_0 + (alpha / r) B A,   A [r, inputs] random at first, B [outputs, r] zero at first
 
-    Weights, and the statistics of norms that have weights, are held; A and B are trained in float32 where the weights
+    Weights, and the statistics of norms, are held; A and B are trained in float32 where the weights
     have less. The experts of a mixture change too, each in its own way; its router does not. Student and reference are
     two views of the same weights, which are not copied before the end: the reference is the model with the change at
     zero. A base that writes weights itself can't be wrapped.
@@ -50,6 +50,7 @@ class LoRA(Wrapper, LoopMethod):
     """
 
     title = "LoRA"
+    has_null = True
 
     base: GradientMethod = NPO(fit=replace(NPO.fit, lr=1e-4))
     r: Count = 16
@@ -82,7 +83,7 @@ class LoRA(Wrapper, LoopMethod):
         NotSupported for a base that writes weights or frees them, and for a model that has adapters.
         """
         name = type(self.base).__name__
-        if not self.base.has_null:
+        if not has_null(self.base):
             raise NotSupported(f"LoRA: expected a base that only trains, got {name}, which writes weights itself.")
         if has_adapters(model):
             raise NotSupported(

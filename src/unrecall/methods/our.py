@@ -119,7 +119,7 @@ class OUR(GradientMethod):
             return loss
 
         destroy, replay = (self.destroy_class, self.replay_class) if by_class else (self.destroy, self.replay)
-        phases = [Phase(spread if by_class else turned, {"forget": request.forget}, destroy)]
+        phases = [Phase(spread if by_class else turned, {"forget": request.forget}, destroy, whole=by_class)]
         for stage in REPLAYS["class" if by_class else "sample"]:
             fit = replace(replay, lr=stage.share * replay.lr, epochs=stage.times * replay.epochs)
             phases.append(Phase(partial(replayed, penalised=stage.penalised), {"retain": request.retain}, fit))

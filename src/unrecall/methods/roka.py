@@ -106,7 +106,9 @@ class ROKA(GradientMethod):
             return total
 
         streams = {"forget": request.forget}
-        return [Phase(loss, streams if self.alpha == 0 else streams | {"retain": request.retain}, self.fit)]
+        if self.alpha > 0:
+            streams["retain"] = request.retain
+        return [Phase(loss, streams, self.fit, whole=True)]
 
     def _check(self, student: nn.Module, request: Request) -> None:
         """Raises BadInput for unknown layers, more neighbours than a batch holds, and BatchNorm in train mode."""

@@ -102,7 +102,7 @@ class Spotter(Guarded, GradientMethod):
             distance = self.lambda_1 * masked_distance(rows, teacher(batch), request.masked)
             return distance + terms.loss(model, batches, view)
 
-        return [Phase(loss, {"forget": request.forget, **terms.streams}, self.fit)]
+        return [Phase(loss, {"forget": request.forget, **terms.streams}, self.fit, whole=self.lambda_2 > 0)]
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class SpotterAround(Guarded, Plugin):
             if "perturbed" in phase.streams:
                 raise NotSupported("Spotter: expected a base without perturbed examples of its own, got one with them.")
             loss = with_loss(phase, terms.loss, self.lambda_1)
-            return replace(phase, loss=loss, streams={**phase.streams, **terms.streams})
+            return replace(phase, loss=loss, streams={**phase.streams, **terms.streams}, whole=self.lambda_2 > 0)
 
         return extended
 

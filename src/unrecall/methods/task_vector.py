@@ -40,7 +40,8 @@ class TaskVector(Method):
     def unlearn(self, model: nn.Module, job: Job) -> nn.Module:
         """Trains one copy on forget, and moves another away from it."""
         student, reinforced, job = copy_of(model, job), copy_of(model, job), job.settled(model)
-        train(reinforced, [phase_over("forget", job, self.fit)], job, self)
+        reinforcing = job.until(None)  # it learns forget better, and doesn't stop where that is forgotten
+        train(reinforced, [phase_over("forget", job, self.fit)], reinforcing, self)
         with torch.no_grad():
             for weight, further in zip(student.parameters(), reinforced.parameters(), strict=True):
                 weight.sub_(self.alpha * (further - weight))

@@ -18,6 +18,7 @@ from unrecall.disk.cache import code_key, environment
 from unrecall.disk.files import content_key
 from unrecall.disk.weights import digest_of
 from unrecall.errors import FREEZE_BATCHNORM, ONE_EXAMPLE, BadInput, Diverged, NotSupported
+from unrecall.models.low_rank import has_adapters
 from unrecall.models.observe import accuracy
 from unrecall.nn.functional import nll
 from unrecall.nn.hooks import batchnorms
@@ -180,6 +181,8 @@ class Phase:
     `streams`: data sets by name; one epoch is one pass over the first, the others cycle beside it, each shuffled anew
     every time round. `loss(model, batches)` sees one batch of each. `ends(current)`: whether a rule of the method's own
     ends it, asked whenever `until` is; what that rule remembers goes into `current.optimizer.state`, to survive a kill.
+    `whole`: whether the loss is no mean over a batch's examples (it compares them, picks some, or adds up), so that
+    parts of a batch would have another one; BadInput where the recipe asks for parts.
     """
 
     loss: Loss
@@ -187,6 +190,14 @@ class Phase:
     fit: Fit
     step: Step = plain_step
     ends: Callable[[StepState], bool] | None = None
+    whole: bool = False
+
+    def __post_init__(self) -> None:
+        if self.whole and self.fit.accumulate > 1:
+            raise BadInput(
+                f"fit.accumulate: expected 1 where a loss looks at a batch as a whole, got {self.fit.accumulate}: it "
+                "would be another loss of each part. Lower batch_size."
+            )
 
 
 def mean_loss(rows: Rows, _: Batch) -> Tensor:
@@ -367,7 +378,8 @@ def _reached(model: nn.Module, task: Task, phase: Phase) -> bool:
 def set_training(model: nn.Module, recipe: Fit) -> None:
     """Train mode, but for BatchNorm where the recipe freezes it, and for modules with no trainable parameter left.
 
-    A BatchNorm that never had parameters goes with what stands before it.
+    A BatchNorm that never had parameters goes with what stands before it; beside adapters it is held, for what trains
+    there is a change of weights alone.
     """
     model.train()
     norms = set(batchnorms(model))
@@ -378,8 +390,9 @@ def set_training(model: nn.Module, recipe: Fit) -> None:
             held = not any(p.requires_grad for p in parameters)
         if held and (parameters or module in norms):
             module.eval()
-    if recipe.batchnorm == "frozen":
-        for norm in norms:
+    adapted = has_adapters(model)
+    for norm in norms:
+        if recipe.batchnorm == "frozen" or (adapted and not any(p.requires_grad for p in norm.parameters())):
             norm.eval()
 
 

@@ -15,6 +15,7 @@ from unrecall.attacks.prototypical import write
 from unrecall.attacks.rea_class import ReaClass
 from unrecall.data.examples import Examples, Selection, digest, iterate
 from unrecall.data.request import Request, Split
+from unrecall.disk.weights import digest_of
 from unrecall.errors import NotSupported
 from unrecall.evidence.scores import best
 from unrecall.evidence.setting import Models, Setting, Subject
@@ -270,6 +271,15 @@ def test_recalibration_measures_the_statistics_of_the_chosen_inputs(samples_worl
     assert norm.momentum == before.momentum
     assert not any(m.training for m in one.model.modules())
     assert [x.budget for x in attacked(Recalibration(counts=(32, 500, 900)), model, w)] == [32, len(w.request.retain)]
+
+
+def test_a_batch_of_one_is_none(samples_world: World) -> None:
+    w = samples_world
+    (one,), (several,) = (attacked(Recalibration((5,), batch_size=size), w.original, w) for size in (1, 2))
+    assert bool(batchnorms(one.model)[0].running_var.isfinite().all())  # type: ignore[union-attr]
+    assert digest_of(one.model) == digest_of(several.model), "two inputs and three"
+    with pytest.raises(NotSupported, match="at least 2 inputs, got 1"):
+        attacked(Recalibration(counts=(1,)), w.original, w)
 
 
 def test_recalibration_needs_statistics(samples_world: World) -> None:

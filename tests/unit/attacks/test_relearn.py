@@ -296,6 +296,13 @@ def test_a_model_of_16_bits_is_trained_in_32(class_world: World) -> None:
     assert all(torch.equal(a, b.float()) for a, b in zip(copied.parameters(), half.parameters(), strict=True))
 
 
+def test_beside_a_low_rank_change_statistics_are_held(samples_world: World) -> None:
+    w = samples_world
+    attack = Relearn(steps=(1,), learning_rates=(1e-2,), fit=Fit(batchnorm="train"), rank=2)
+    with pytest.raises(NotSupported, match="expected batchnorm='frozen' with a rank"):
+        running.attacked(attack, w.original, w)
+
+
 @pytest.mark.parametrize("data", ["benign", "harmful"])
 def test_a_low_rank_change_is_trained_beside_weights_that_are_held(text_world: World, data: Any) -> None:
     w, recipe = text_world, Fit(optimizer="adamw", batch_size=8, weight_decay=0.0)

@@ -128,3 +128,21 @@ def test_both_controls_hold(text_world: World) -> None:
     report = score_finding(Steering(strengths=(1.0,)), setting_of(text_world, text_world.retrained[0])).report
     assert report.positive_holds, report.positive_control
     assert report.negative_holds, report.negative_control
+
+
+def test_questions_that_the_context_holds_only_apart_are_steered_too(text_world: World) -> None:
+    """A long question and a long answer don't fit together: the model is given them one after another."""
+    w = text_world
+    context = w.original.config.max_position_embeddings  # type: ignore[union-attr]
+    few, many = context // 4, context * 5 // 8
+    items = [
+        {"prompt": " ".join(["ann"] * (many if long else few)), "answer": " ".join(["cook"] * (few if long else many))}
+        for long in (True, False, True)
+    ]
+    vectors = 100 * torch.randn(3, 32, generator=seeded(0))
+    together = Steering().success(w.original, w.task, Steered(items, "model.layers.0", vectors)).shown
+    apart = [
+        Steering().success(w.original, w.task, Steered([item], "model.layers.0", v[None])).shown[0]
+        for item, v in zip(items, vectors, strict=True)
+    ]
+    assert together.tolist() == apart

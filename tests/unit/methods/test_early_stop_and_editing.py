@@ -392,6 +392,15 @@ def test_task_vector_by_hand(text_world: World) -> None:
     assert (effort.steps, effort.passes) == (6, 20)
 
 
+def test_the_vector_is_as_long_whoever_asks_how_much_is_forgotten(text_world: World) -> None:
+    """What is trained for it learns forget: to stop where that is forgotten would make it ten times as long."""
+    w, session = text_world, Session(device="cpu")
+    job = Job(without_retain(w), w.task, seeded(0), session)
+    for enough in (None, lambda _: False):
+        TaskVector(fit=QUICK).unlearn(w.original, job.until(enough))
+    assert [effort.steps for effort in session.efforts] == [6, 6]
+
+
 def test_task_vector_keeps_statistics(samples_world: World) -> None:
     """Also where the copy that learns on gathers its own."""
     method = TaskVector(fit=replace(QUICK, batchnorm="train"))

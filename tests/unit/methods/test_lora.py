@@ -381,3 +381,21 @@ def test_mamba_s_layers_change_but_out_proj(kind: str, text_world: World) -> Non
     assert "out_proj" not in changed
     with pytest.raises(BadInput, match="got 'out_proj'"):
         replace(method, target=("out_proj",)).unlearn(model, job)
+
+
+def test_statistics_without_weights_are_held_too(samples_world: World) -> None:
+    """Else the change is trained beside statistics that the result hasn't: it would be another model."""
+    w = samples_world
+    bare = copy.deepcopy(w.original)
+    for norm in batchnorms(bare):
+        norm.affine, norm.weight, norm.bias = False, None, None  # type: ignore[assignment]
+    views: list[nn.Module] = []
+
+    def look(student: nn.Module, _: nn.Module) -> None:
+        views[:] = [student]
+
+    base = Watching(look, fit=replace(Watching.fit, batchnorm="train"))
+    result = LoRA(base=base).unlearn(bare, Job(w.request, w.task, seeded(0), CPU))
+    x = torch.stack([w.request.retain[i][0] for i in range(8)])
+    assert torch.allclose(views[0].eval()(x), result(x), atol=1e-4)
+    assert not torch.allclose(bare.eval()(x), result(x), atol=1e-2)

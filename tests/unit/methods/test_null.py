@@ -6,9 +6,11 @@ import torch
 from torch import nn
 
 from tests.worlds import CPU, World
-from unrecall.methods.base import Null
+from unrecall.methods.base import Null, has_null
 from unrecall.methods.finetune import Finetune
+from unrecall.methods.lora import LoRA
 from unrecall.methods.neggrad_plus import NegGradPlus
+from unrecall.spec.lines import parse
 from unrecall.training.job import Job
 from unrecall.training.loop import Fit, Phase, plain_step
 from unrecall.training.randomness import seeded
@@ -51,3 +53,26 @@ def test_a_method_of_the_users_own_that_writes_the_original_leaves_the_model_alo
     before = {name: value.clone() for name, value in w.original.state_dict().items()}
     Halving(fit=Fit(batch_size=32)).unlearn(w.original, Job(w.request, w.task, seeded(0), CPU))
     assert all(torch.equal(value, before[name]) for name, value in w.original.state_dict().items())
+
+
+def test_whose_passes_at_learning_rate_0_leave_the_weights_alone() -> None:
+    """A wrapper has a null where it and all that it wraps only train; noise and fresh weights are no passes."""
+    lines = {
+        "scrub": True,
+        "salun(scrub)": True,
+        "lora(grad_diff)": True,
+        "boundary_expand": True,
+        "ec(scrub)": True,
+        "undo(scrub)": False,
+        "sam(distort)": False,
+        "retrain": False,
+    }
+    assert {line: has_null(parse(line, "methods")) for line in lines} == lines
+
+
+def test_a_result_holds_no_gradients(samples_world: World) -> None:
+    """They would take as much memory again, and a user's next step would add the last one of unlearning."""
+    w = samples_world
+    for method in (Finetune(fit=Fit(batch_size=32)), LoRA(base=Finetune(fit=Fit(batch_size=32)))):
+        result = method.unlearn(w.original, Job(w.request, w.task, seeded(0), CPU))
+        assert all(p.grad is None for p in result.parameters())

@@ -14,11 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from tests.worlds import CPU, blobs, network
-from unrecall.data.examples import Examples, batch_size
+from unrecall.data.examples import Absent, Examples, batch_size
+from unrecall.data.request import Request
 from unrecall.disk.weights import digest_of, read
 from unrecall.errors import BadInput, Diverged, NotSupported
 from unrecall.models.observe import accuracy
+from unrecall.spec.lines import parse
 from unrecall.tasks import Classification
+from unrecall.training.job import Job
 from unrecall.training.loop import (
     Batches,
     Fit,
@@ -388,6 +391,13 @@ save(several_passes(), Path(folder) / f"{rank}.safetensors")
 save_file(gradients_of_five(), Path(folder) / f"{rank}-gradients.safetensors")
 torch.distributed.destroy_process_group()
 """
+
+
+def test_a_loss_of_whole_batches_is_not_taken_in_parts() -> None:
+    for line in ("roka", "jit", "contrastive_unlearning", "spotter"):
+        method, parts = parse(f"{line}:fit.accumulate=2", "methods"), (DATA[:9], DATA[9:])
+        with pytest.raises(BadInput, match=r"fit.accumulate: expected 1 .* got 2"):
+            method.unlearn(network(), Job(Request(*parts, Absent("none"), Absent("none")), TASK, seeded(0), CPU))
 
 
 @pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="needs gloo")
