@@ -49,6 +49,7 @@ OTHER_SETTINGS: dict[str, dict[str, Callable[[], Any]]] = {
         "forward": lambda: lambda model, inputs: model(inputs / 2),
         "bounds": lambda: (-1.0, 1.0),
         "classes": lambda: ("ant", "bee", "cat", "dog"),
+        "continuous": lambda: False,
     },
     "causal_lm": {
         "tokenizer": caption_tokenizer,

@@ -28,8 +28,8 @@ from unrecall.evidence.scores import Point, Scores
 from unrecall.evidence.setting import Setting, Subject
 from unrecall.models.layers import weight_of
 from unrecall.models.low_rank import LowRank
-from unrecall.models.observe import accuracy, device_of, observe
-from unrecall.nn.hooks import frozen
+from unrecall.models.observe import accuracy, device_of, in_order, observe
+from unrecall.nn.hooks import frozen, mode, unfrozen
 from unrecall.record.schema import ThreatModel
 from unrecall.spec.parameters import Count, Parameters
 from unrecall.tasks.base import Task
@@ -281,12 +281,11 @@ class RecoveryAttack(ScoredAttack):
         None where there is none; the original itself is the control then.
         """
         copied = copy.deepcopy(original).eval()
-        task = job.task
-        last, head = task.blocks(copied)[-1][1], None
+        last, head = last_used(copied, job), None
         with suppress(NotSupported):
             head = head_of(copied, job)
-        if head is None or last != [head]:
-            ascend(copied, [p for part in last for p in part.parameters()], job)
+        if head is None or set(last) != {*head.parameters()}:
+            ascend(copied, last, job)
             return copied
         with torch.no_grad():
             for p in head.parameters():
@@ -426,6 +425,19 @@ def head_of(model: nn.Module, job: Job) -> nn.Linear:
     """The linear layer that turns features into logits; NotSupported where there is none."""
     some = job.request.retain or job.request.forget  # any example passes through it
     return job.task.head(model, move(job.task.collate([some[0]]), device_of(model)))
+
+
+def last_used(model: nn.Module, job: Job) -> list[nn.Parameter]:
+    """The weights of the last block that decide what the model answers; a head that isn't asked has none."""
+    batch = next(in_order(model, job.task, job.request.forget))
+    weights = list(model.parameters())
+    with mode(model, training=False), unfrozen(model), torch.enable_grad():
+        loss = job.task.rows(model, batch).losses().mean()
+        gradients = torch.autograd.grad(loss, weights, allow_unused=True) if loss.requires_grad else ()
+    used = {p for p, gradient in zip(weights, gradients, strict=False) if gradient is not None}
+    blocks = reversed(job.task.blocks(model))
+    of_blocks = ([p for part in modules for p in part.parameters() if p in used] for _, modules in blocks)
+    return next(filter(None, of_blocks), [])
 
 
 def ascend_within(model: nn.Module, layers: Sequence[Any], bounds: Callable[[Tensor], Cell], job: Job) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field
 from torch import nn
 
-from unrecall.attacks.base import Attacked, RecoveryAttack, ascend, copies
+from unrecall.attacks.base import Attacked, RecoveryAttack, ascend, copies, last_used
 from unrecall.data.examples import Examples, Selection, evenly, iterate, split_off
 from unrecall.data.request import Request
 from unrecall.disk.files import file_key
@@ -165,11 +165,15 @@ class Relearn(RecoveryAttack):
                         break
 
     def disguise(self, original: nn.Module, job: Job) -> nn.Module | None:
-        """A classifier whose last block, by gradient ascent on it, has forgotten half of forget and is still of use."""
+        """A classifier whose last block, by gradient ascent on it, has forgotten half of forget and is still of use.
+
+        None where no weight in a block decides what is answered.
+        """
         if not offers(job.task, Classifying):
             return super().disguise(original, job)
         copied = copy.deepcopy(original).eval()
-        moved = [p for part in job.task.blocks(copied)[-1][1] for p in part.parameters()]
+        if not (moved := last_used(copied, job)):
+            return None
         ascend(copied, moved, job)
         return copied
 

@@ -16,7 +16,7 @@ from unrecall.models.perturb import Walk, draw_others, other_answers, pgd
 from unrecall.nn.functional import nll
 from unrecall.nn.hooks import mode
 from unrecall.spec.parameters import Count, Index, NonNegative
-from unrecall.tasks.protocols import Perturbable, check_own_rows, perturbable
+from unrecall.tasks.protocols import Perturbable, check_own_rows, offers, perturbable
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class L2UL(GradientMethod):
 
     def _check(self, task: Task) -> None:
         """Raises NotSupported where the task lacks continuous inputs or classes that the parameters ask for."""
-        if self.per_example and not isinstance(task, Perturbable):
+        if self.per_example and not offers(task, Perturbable):
             name = type(task).__name__
             raise NotSupported(f"L2UL: expected a task with continuous inputs, got {name}. Set per_example=0.")
         if self.per_example or self.goal == "relabel":

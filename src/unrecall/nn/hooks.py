@@ -80,6 +80,19 @@ def frozen(model: nn.Module) -> Iterator[nn.Module]:
             p.requires_grad_(True)
 
 
+@contextmanager
+def unfrozen(model: nn.Module) -> Iterator[nn.Module]:
+    """Switches on the gradients of all parameters in floats, so that what they decide can be told."""
+    held = [p for p in model.parameters() if p.is_floating_point() and not p.requires_grad]
+    for p in held:
+        p.requires_grad_(True)
+    try:
+        yield model
+    finally:
+        for p in held:
+            p.requires_grad_(False)
+
+
 def is_linear(module: nn.Module) -> bool:
     """Says whether a module is a linear layer; GPT-2's are Transformers' `Conv1D`, whose matrix is `[in, out]`."""
     return isinstance(module, nn.Linear) or is_transposed(module)

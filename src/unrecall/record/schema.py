@@ -37,9 +37,10 @@ Severity: TypeAlias = Literal["note", "warning", "serious"]
 
 
 def verbatim(text: str, answer: str) -> bool:
-    """Whether a text gives the answer word for word; it may go on after that, with another word."""
+    """Whether a text gives the answer word for word; it may go on after that, but not within the last word."""
     text, answer = text.strip(), answer.strip()
-    return bool(answer) and text.startswith(answer) and not text[len(answer) :][:1].isalnum()
+    goes_on = answer[-1:].isalnum() and text[len(answer) :][:1].isalnum()
+    return bool(answer) and text.startswith(answer) and not goes_on
 
 
 class Frozen(BaseModel):

@@ -16,7 +16,8 @@ from unrecall.data.identity import digests_of_rows
 from unrecall.data.request import Request
 from unrecall.data.signals import Rows, View
 from unrecall.errors import NOTHING, BadInput, Fields, NotSupported, check_fields, kind_of, out_of_memory
-from unrecall.nn.hooks import in_training, mode, uncompiled
+from unrecall.models.observe import device_of
+from unrecall.nn.hooks import frozen, in_training, mode, uncompiled
 from unrecall.nn.usable import check_finite
 from unrecall.record.schema import Exhibit
 from unrecall.spec.parameters import takes
@@ -55,6 +56,7 @@ FIELDS: Fields = {
     "classes": (_are_names, "a tuple of names, empty where there are none"),
     "read": (lambda value: value is None or takes(value, 1), "a function of an item, or None"),
     "forward": (lambda value: value is None or takes(value, 2), "a function of a model and inputs, or None"),
+    "continuous": (kind_of(bool, NOTHING), "True, False or None"),
 }
 """What each setting of the task must be."""
 
@@ -65,7 +67,9 @@ class Classification(Task):
 
     `head_name`: dotted name of the linear layer that gives the logits; found by itself where left None.
     `bounds`: the range that inputs live in and that perturbations are clamped to; pixels in [0, 1] by default. Radii
-    are shares of its width. `classes`: names of the classes, for people.
+    are shares of its width. `classes`: names of the classes, for people. `continuous`: whether the logits have a
+    gradient by the inputs; without one, as of word numbers, nothing perturbs them. None: a scenario, a method and an
+    audit look at the model.
 
     Data and models of another form come with two hooks: `read(item)` gives `(input, label)` of what the data set holds,
     and `forward(model, inputs)` gives the logits `[examples, classes]` of inputs `[examples, ...]`:
@@ -83,6 +87,7 @@ class Classification(Task):
     classes: tuple[str, ...] = ()
     read: Callable[[Any], tuple[Any, Any]] | None = None
     forward: Callable[[nn.Module, Tensor], Tensor] | None = None
+    continuous: bool | None = None
     hook_keys: Mapping[str, tuple[Callable[..., Any], str]] = field(default_factory=dict, compare=False)
     """Each hook with what it is called in `repr`."""
 
@@ -102,6 +107,7 @@ class Classification(Task):
         """All settings; a hook by what decides its code, so that whatever is kept under this text belongs to it."""
         shown = [f"{name}={getattr(self, name)!r}" for name in ("head_name", "bounds", "classes")]
         shown += [f"{name}={key}" for name, (_, key) in self.hook_keys.items()]
+        shown += ["continuous=False"] * (self.continuous is False)
         return f"{type(self).__name__}({', '.join(shown)})"
 
     @classmethod
@@ -263,6 +269,23 @@ class Classification(Task):
                 blocks.append((name, [module]))
         return blocks
 
+    def settled(self, model: nn.Module | None, request: Request) -> Task:
+        """The task with `continuous` decided: whether a gradient of the logits reaches an input of forget.
+
+        Left open where the model takes no such input, which `check` says.
+        """
+        if self.continuous is not None or model is None:
+            return self
+        try:
+            inputs = self.collate([request.forget[0]])["inputs"].to(device_of(model)).requires_grad_(True)
+            with mode(model, training=False), frozen(model), torch.enable_grad():
+                logits = self._logits(model, inputs)
+                if logits.requires_grad:
+                    logits.sum().backward()  # type: ignore[no-untyped-call]
+        except (BadInput, *REFUSES):
+            return self
+        return replace(self, continuous=inputs.grad is not None)
+
     def check(self, model: nn.Module, request: Request) -> None:
         """Outputs must be logits `[n, classes]`; labels must lie inside them; nothing may be NaN."""
         check_finite(model)
@@ -373,7 +396,11 @@ def _accepting(what: str) -> Iterator[None]:
         if out_of_memory(error):
             raise
         line = (str(error).splitlines() or [type(error).__name__])[0]
+        advice = "Bring float32 inputs into its shape and precision: "
+        inputs = "inputs.to(next(model.parameters()).dtype)"
+        if "indices" in line or "Long" in line:
+            advice, inputs = "Inputs that are numbers of words become whole numbers again by ", "inputs.long()"
         raise BadInput(
-            f"model: expected to accept {what}, got: {line}. Bring float32 inputs into its shape and precision: "
-            "Classification(forward=lambda model, inputs: model(inputs.to(next(model.parameters()).dtype)))."
+            f"model: expected to accept {what}, got: {line[:300]}. {advice}"
+            f"Classification(forward=lambda model, inputs: model({inputs}))."
         ) from error

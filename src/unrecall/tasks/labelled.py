@@ -82,6 +82,14 @@ def _advice_on_pair(value: Any, label: Any) -> str:
         )
     if isinstance(label, float | np.floating | Tensor):
         return "Labels that are no whole numbers are not supported: a regression has no classes."
+    return _advice_on_input(value)
+
+
+def _advice_on_input(value: Any) -> str:
+    if isinstance(value, Mapping) and len(value) == 1:
+        return _hook(f"(item[0][{next(iter(value))!r}], item[1])")
+    if isinstance(value, Mapping) or (isinstance(value, tuple | list) and any(isinstance(v, Tensor) for v in value)):
+        return "Inputs of several tensors are joined by read and taken apart by forward: docs/own-scenario.md."
     if hasattr(value, "convert"):
         return (
             "Make the picture a tensor, by the data set's transform or in Classification(read=...): "

@@ -262,7 +262,9 @@ class OfFolders(Protocol):
 
 
 def offers(task: Task, *protocols: type) -> bool:
-    """Whether the task offers all of these protocols."""
+    """Whether the task offers all of these protocols; no inputs are perturbed that its models don't differentiate."""
+    if Perturbable in protocols and getattr(task, "continuous", None) is False:
+        return False
     return all(isinstance(task, protocol) for protocol in protocols)
 
 
@@ -284,15 +286,15 @@ EXPECTED: Mapping[type, str] = {
 def check_offers(owner: object, task: Task, *protocols: type, advice: str = "Leave it out.") -> None:
     """NotSupported, said by `owner` (an object or a name), where the task lacks one of these protocols."""
     for protocol in protocols:
-        if not isinstance(task, protocol):
+        if not offers(task, protocol):
             name = owner if isinstance(owner, str) else type(owner).__name__
             raise NotSupported(f"{name}: expected {EXPECTED[protocol]}, got {type(task).__name__}. {advice}")
 
 
 def perturbable(task: Task) -> Perturbable:
     """The task, if its inputs can be perturbed; NotSupported otherwise."""
-    if isinstance(task, Perturbable):
-        return task
+    if offers(task, Perturbable):
+        return cast(Perturbable, task)
     raise NotSupported(f"{type(task).__name__}: expected a task with continuous inputs, got one without.")
 
 
