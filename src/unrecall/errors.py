@@ -139,6 +139,15 @@ def _advice(error: BaseException, place: str | None, line: str) -> str:
         )
     if ONE_EXAMPLE in line:
         return FREEZE_BATCHNORM
+    if place is not None and "Weights only load failed" in line:
+        return (
+            f"{place}: expected a file of weights, got one that holds other objects, perhaps a whole model. Save "
+            "model.state_dict() where the model was made, or load it with weights_only=False if you trust who made it."
+        )
+    if place is not None and "Error(s) in loading state_dict" in line:
+        prefix = "module." if '"module.' in line else "_orig_mod." if '"_orig_mod.' in line else ""
+        advice = f"Take '{prefix}' off its names." if prefix else "Build the network that was trained."
+        return f"{place}: expected the weights of this network, got others: {line[:LONGEST]}. {advice}"
     if "deepcopy protocol" in line:
         return (
             "model: expected one that can be copied, got one that keeps a tensor with its gradient in an attribute. "
@@ -159,7 +168,7 @@ def error_line(error: BaseException) -> str:
         return advice
     named = f"{type(error).__name__}: {line}" if line else type(error).__name__
     if place is not None:
-        return f"{place}: expected code that runs to its end, got {named}. Correct the file."
+        return f"{place}: expected code that runs to its end, got {named.rstrip('.')}. Correct it, or what it reads."
     if isinstance(error, OSError):
         return f"{error.filename or 'disk'}: {error.strerror or line}. Nothing half-written."
     ours = [f"{Path(frame.filename).name}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)]

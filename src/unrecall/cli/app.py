@@ -17,7 +17,7 @@ from unrecall.cli.groups import grouped
 from unrecall.cli.launched import works
 from unrecall.cli.output import complain, complain_of, say
 from unrecall.errors import BadInput, UnrecallError, error_line, nearest, of_users_code
-from unrecall.spec.catalog import CATALOGS, Entry, entries
+from unrecall.spec.catalog import CATALOGS, Entry, entries, entry_of_file
 
 
 class Commands(TyperGroup):
@@ -49,14 +49,17 @@ app = typer.Typer(
 
 
 def list_(
-    kind: Annotated[str, typer.Argument(help="methods, attacks, metrics or scenarios; or the name of one")] = "methods",
+    kind: Annotated[
+        str, typer.Argument(help="methods, attacks, metrics or scenarios; the name of one, or FILE.py:NAME")
+    ] = "methods",
     as_json: Annotated[bool, typer.Option("--json", help="machine-readable, with every parameter")] = False,
 ) -> None:
     """What there is, with parameters and defaults; of one, all that its page says."""
     catalog = next((entries(name) for name in CATALOGS if name == kind), None)
     if catalog is None:
         everything = [entry for name in CATALOGS for entry in entries(name)]
-        catalog = tuple(entry for entry in everything if entry.name == kind.lower())
+        own = (entry_of_file(kind),) if ".py:" in kind else ()
+        catalog = own or tuple(entry for entry in everything if entry.name == kind.lower())
         if not catalog:
             hint = nearest(kind, [*CATALOGS, *(entry.name for entry in everything)], shown=CATALOGS)
             raise BadInput(f"list: expected {', '.join(CATALOGS)}, or the name of one, got '{kind}'. {hint}")
@@ -77,7 +80,11 @@ def list_(
 
 def _parameters(entry: Entry) -> str:
     """The parameters of a method, an attack or a scenario with their types and defaults, a line each."""
-    lines = [f"  {p.name}: {p.type}" + (f" = {p.default}" if p.default else ", required") for p in entry.parameters]
+    names = (f"{p.name}: {p.type}" if p.type else p.name for p in entry.parameters)
+    lines = [
+        f"  {name} = {p.default}" if p.default else f"  {name}, required"
+        for name, p in zip(names, entry.parameters, strict=True)
+    ]
     return "\n\nParameters:\n" + "\n".join(lines) if lines else ""
 
 

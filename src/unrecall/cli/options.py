@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 NOTHING = "forgot nothing"
 """What --fail-on takes beside verdicts: the exit code is then 3 where a method forgot nothing."""
-SUITES = ("standard", "quick", "all")
-"""The whole suites, which no attack is named beside."""
+SUITES = {"standard", "quick", "all"}
+"""The names of whole suites."""
 
 ScenarioName = Annotated[
     str, typer.Option("--scenario", "-s", help="built-in or FILE.py:function, then [:key=value,...]")
@@ -113,22 +113,29 @@ class Attacks:
     """Which attacks there are, and beside what models."""
 
     suite: Annotated[
-        str, typer.Option(help="the attacks: standard, quick, all (every attack), or names separated by spaces")
+        str, typer.Option(help="standard, quick, all (every attack), names of attacks, or some of these, with spaces")
     ] = "standard"
     alone: Annotated[
         bool, typer.Option("--alone", help="no retrained models: judge beside records that were never trained on")
     ] = False
 
     def __post_init__(self) -> None:
-        names = self.suite.split()
-        whole = [name for name in self.suite.replace(",", " ").split() if name in SUITES]
-        if whole and names != whole[:1]:
-            raise BadInput(
-                f"--suite: expected '{whole[0]}' alone, as it is a whole suite, got '{self.suite}'. "
-                "Name one suite, or attacks separated by spaces."
-            )
-        for name in names if not whole else ():
-            check_known(name, "attacks")
+        for name in self.suite.split():
+            if "," in name and not SUITES.isdisjoint(name.split(",")):
+                raise BadInput(f"--suite: expected names separated by spaces, got '{name}'. Put spaces for commas.")
+            if name not in SUITES:
+                _check_attack(name)
+
+
+def _check_attack(name: str) -> None:
+    """BadInput for an attack that there isn't; the name of a suite may be meant."""
+    try:
+        check_known(name, "attacks")
+    except BadInput as error:
+        hint = nearest(name, SUITES)
+        if "Did you mean" in str(error) or "Did you mean" not in hint:
+            raise
+        raise BadInput(f"unknown attack '{name}'. {hint}") from error
 
 
 @dataclass(frozen=True)

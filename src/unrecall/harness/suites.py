@@ -120,18 +120,22 @@ class Suite:
 
 
 def suite(*chosen: str | Attack) -> Suite:
-    """The suite of that name, `all` attacks there are, or just the attacks given, by name or as they are."""
+    """A suite of attacks, and of suites by name; `all` are the attacks that there are."""
     if not chosen:
         raise BadInput("suite: expected attacks, got none. Name some, or one of the suites standard, quick and all.")
     if wrong := [entry for entry in chosen if not isinstance(entry, str | Attack)]:
         raise BadInput(
             f"suite: expected attacks, or names of some, got {wrong[0]!r}. Name them: ur.suite('loss', 'rmia')."
         )
-    if len(chosen) == 1 and isinstance(chosen[0], str) and chosen[0] in NAMED:
-        return Suite(chosen[0], NAMED[chosen[0]])
-    names: Sequence[str | Attack] = [entry.name for entry in entries("attacks")] if chosen == ("all",) else chosen
-    attacks = [parse(attack, "attacks") if isinstance(attack, str) else attack for attack in names]
-    return Suite(" ".join(map(str, chosen)), tuple((Task, attack) for attack in attacks))
+    parts: list[Entry] = []
+    for attack in chosen:
+        if attack == "all":
+            parts += [(Task, parse(entry.name, "attacks")) for entry in entries("attacks")]
+        elif isinstance(attack, str) and attack in NAMED:
+            parts += NAMED[attack]
+        else:
+            parts.append((Task, parse(attack, "attacks") if isinstance(attack, str) else attack))
+    return Suite(" ".join(map(str, chosen)), tuple(parts))
 
 
 Attacks: TypeAlias = Suite | str | Attack | Sequence[str | Attack] | None

@@ -124,7 +124,7 @@ def remembered(z: float, sizes: Sizes) -> Iterator[str]:
     yield f"the original knows forget beyond the holdout by z = {z:.1f} standard deviations, as it is: " + (
         "too little to see whether it goes; the audit looks again after fine-tuning."
         if share is None
-        else f"{share:.0%} of that memory left is noticed."
+        else f"if {share:.0%} of that memory or more is left, it is noticed (4 times in 5); less may go unseen."
     )
     enough = None if share is None else needed(units, z, 0.5, SURE)
     if enough is not None and max(enough, fewest) > units:

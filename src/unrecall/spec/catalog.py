@@ -4,12 +4,14 @@ A name is a file: `methods/rurk.py` holds the class `RURK`, and the command line
 """
 
 import ast
+from collections import ChainMap
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from unrecall.errors import nearest
+from unrecall.errors import BadInput, nearest
 
 Kind: TypeAlias = Literal["methods", "attacks", "metrics", "scenarios"]
 CATALOGS: tuple[Kind, ...] = ("methods", "attacks", "metrics", "scenarios")
@@ -68,15 +70,46 @@ def _entry(path: Path) -> Entry | None:
         if isinstance(node, ast.ClassDef) and named_so and node.decorator_list and path.stem != "base":
             text = ast.get_docstring(node) or ""
             name = path.stem.replace("_", "-") if path.parent.name == "scenarios" else path.stem
-            return Entry(name, node.name, _sentence(text), _reference(text), _parameters(node, path.parent), text)
+            return Entry(
+                name, node.name, _sentence(text), _reference(text), _parameters(node, _classes(path.parent)), text
+            )
     return None
 
 
-def _parameters(node: ast.ClassDef, folder: Path) -> tuple[Parameter, ...]:
-    """The fields of a class, after those that it has from classes of the same folder."""
-    classes = _classes(folder)
+def entry_of_file(text: str) -> Entry:
+    """What a user's own file says of the class or function `NAME` in "FILE.py:NAME"; BadInput where there is none.
+
+    The file is read and not run; of classes that its own is made from, unrecall's own are known.
+    """
+    file, _, name = text.rpartition(":")
+    try:
+        body = ast.parse(Path(file).read_text(encoding="utf-8")).body
+    except (OSError, ValueError, SyntaxError) as error:
+        raise BadInput(f"{file}: expected a Python file that can be read, got: {error}. Look at it.") from error
+    nodes = {node.name: node for node in body if isinstance(node, ast.ClassDef | ast.FunctionDef)}
+    if name not in nodes:
+        raise BadInput(f"{file}: expected it to define '{name}', got none. {nearest(name, nodes)}")
+    node, built_in = nodes[name], (_classes(Path(__file__).parents[1] / kind) for kind in CATALOGS)
+    classes = dict(ChainMap({k: own for k, own in nodes.items() if isinstance(own, ast.ClassDef)}, *built_in))
+    arguments = _parameters(node, classes) if isinstance(node, ast.ClassDef) else _arguments(node)
+    said = ast.get_docstring(node) or ""
+    return Entry(text, name, _sentence(said), _reference(said), arguments, said)
+
+
+def _arguments(node: ast.FunctionDef) -> tuple[Parameter, ...]:
+    """What a function takes by name."""
+    args = node.args
+    defaults = [None] * (len(args.args) - len(args.defaults)) + [*args.defaults, *args.kw_defaults]
+    return tuple(
+        Parameter(arg.arg, ast.unparse(arg.annotation) if arg.annotation else "", ast.unparse(value) if value else "")
+        for arg, value in zip([*args.args, *args.kwonlyargs], defaults, strict=True)
+    )
+
+
+def _parameters(node: ast.ClassDef, classes: Mapping[str, ast.ClassDef]) -> tuple[Parameter, ...]:
+    """The fields of a class, after those that it has from other classes that are known."""
     bases = [classes[base.id] for base in node.bases if isinstance(base, ast.Name) and base.id in classes]
-    fields = [field for base in bases for field in _parameters(base, folder)]
+    fields = [field for base in bases for field in _parameters(base, classes)]
     fields += filter(None, (_parameter(item) for item in node.body if isinstance(item, ast.AnnAssign)))
     return tuple({field.name: field for field in fields}.values())
 

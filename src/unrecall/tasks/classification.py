@@ -16,7 +16,6 @@ from unrecall.data.identity import digests_of_rows
 from unrecall.data.request import Request
 from unrecall.data.signals import Rows, View
 from unrecall.errors import NOTHING, BadInput, Fields, NotSupported, check_fields, kind_of, out_of_memory
-from unrecall.models.observe import device_of
 from unrecall.nn.hooks import frozen, in_training, mode, uncompiled
 from unrecall.nn.usable import check_finite
 from unrecall.record.schema import Exhibit
@@ -277,7 +276,8 @@ class Classification(Task):
         if self.continuous is not None or model is None:
             return self
         try:
-            inputs = self.collate([request.forget[0]])["inputs"].to(device_of(model)).requires_grad_(True)
+            device = next(model.parameters()).device
+            inputs = self.collate([request.forget[0]])["inputs"].to(device).requires_grad_(True)
             with mode(model, training=False), frozen(model), torch.enable_grad():
                 logits = self._logits(model, inputs)
                 if logits.requires_grad:

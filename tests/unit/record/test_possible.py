@@ -60,7 +60,7 @@ def test_what_the_original_remembers_says_what_is_noticed() -> None:
     # 2.8 / z of the memory is noticed 4 times in 5; "no more than 50 %" needs z = 5 + .84, so (5.84 / 4)^2 as many.
     assert list(remembered(4.0, Sizes("samples", 100, 400, 0))) == [
         "the original knows forget beyond the holdout by z = 4.0 standard deviations, as it is: "
-        "70% of that memory left is noticed.",
+        "if 70% of that memory or more is left, it is noticed (4 times in 5); less may go unseen.",
         "for no more than 50 %, about 214 such records are needed.",
     ]
     assert list(remembered(0.2, Sizes("samples", 100, 400, 0))) == [

@@ -1,11 +1,13 @@
 """What is listed as a metric is one, and helpers aren't."""
 
 import importlib
+from pathlib import Path
 
 import pytest
 
+from unrecall.errors import BadInput
 from unrecall.metrics import METRICS
-from unrecall.spec.catalog import Kind, entries
+from unrecall.spec.catalog import Kind, Parameter, entries, entry_of_file
 
 
 def test_metrics_are_listed_and_their_helpers_are_not() -> None:
@@ -44,3 +46,26 @@ def test_a_misspelt_class_is_told_the_one_that_is_meant(kind: str, name: str, me
 def test_every_listed_class_is_there_by_its_listed_name(kind: Kind) -> None:
     package = importlib.import_module(f"unrecall.{kind}")
     assert all(isinstance(getattr(package, entry.owner), type) for entry in entries(kind))
+
+
+OWN = """from unrecall.methods import RURK
+class Mine(RURK):
+    \"\"\"Does it.\"\"\"
+    beta: float = 2.0
+def make(size, *, name: str = "x"): ...
+"""
+
+
+def test_what_a_file_defines_is_told_without_running_it(tmp_path: Path) -> None:
+    path = tmp_path / "own.py"
+    path.write_text(f"raise SystemExit\n{OWN}")
+    mine, make = (entry_of_file(f"{path}:{name}") for name in ("Mine", "make"))
+    assert mine.summary == "Does it."
+    assert {"tau", "fit", "beta"} <= {parameter.name for parameter in mine.parameters}
+    assert make.parameters == (Parameter("size", "", ""), Parameter("name", "str", "'x'"))
+    with pytest.raises(BadInput, match="expected it to define 'Mien', got none"):
+        entry_of_file(f"{path}:Mien")
+    path.write_text("def")
+    for name in ("own.py", "none.py"):
+        with pytest.raises(BadInput, match="expected a Python file that can be read"):
+            entry_of_file(f"{tmp_path / name}:Mine")
