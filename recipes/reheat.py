@@ -236,7 +236,7 @@ def main(world: str, out: str, seeds: str = "3", data: str = "") -> None:
                 task=scenario.task,
                 attacks=suite("loss"),
                 seed=seed,
-                session=session,
+                session=session.quiet(),
             )
             with path.open("a") as file:
                 file.write(json.dumps(line(name, seed, beside, alone)) + "\n")
