@@ -380,11 +380,14 @@ def _by(record: Record, *, asking: bool) -> Reply:
     tests = [test for test in attacks if test.name == AS_IT_IS or not asking]
     if tests and record.never_trained is not None:
         strongest, tested = min(tests, key=strength), record.never_trained
-        recognised = strongest.p is not None and strongest.p <= tested.level
-        unsure, _ = UNSURE["not judged"] if strongest.p is None else UNSURE.get(tested.label, UNSURE["inconclusive"])
+        if strongest.p is None:
+            known = "; ".join(_figure(m) for m in [m for m in rows if m.name in KNOWLEDGE][:MOST])
+            asked = f" What it gives when it is asked: {known}." if known else ""
+            return UNSURE["not judged"][0], f"The verdict rests on what comes back, not on the model as it is.{asked}"
+        recognised = strongest.p <= tested.level
+        unsure, _ = UNSURE.get(tested.label, UNSURE["inconclusive"])
         word = RECOGNISED if recognised else tested.label.capitalize() if tested.label in SHARES_LEFT else unsure
         outcome = "they are recognised" if recognised else "they are not recognised"
-        outcome = "the verdict doesn’t rest on this test" if strongest.p is None else outcome
         told = f" {TOLD}" if recognised else ""
         return word, f"{_capital(after(strongest))}, {outcome} ({_significance(strongest)}).{told}"
     word, deciding = _word([m for m in rows if m.verdict != "not judged"])

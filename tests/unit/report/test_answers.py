@@ -258,7 +258,7 @@ def test_a_test_that_is_shown_and_not_counted_answers_nothing() -> None:
     tests = [plain.model_copy(update={"p": None}), other]
     _, asking = regulator(labelled("inconclusive", attacks=tests))
     assert asking.word == "Not judged"
-    assert asking.text == "As it is, the verdict doesn’t rest on this test (z = 3.1)."
+    assert asking.text == "The verdict rests on what comes back, not on the model as it is."
 
 
 @pytest.mark.parametrize(
