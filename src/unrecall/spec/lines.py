@@ -38,7 +38,7 @@ class Spec:
 
 def split(text: str) -> Spec:
     """Takes a line apart; BadInput where brackets or key=value pairs are off."""
-    name, rest = NAME.findall(text.strip())[0]
+    name, rest = NAME.findall(text.lstrip())[0]
     base = None
     if rest.startswith("("):
         closed = _closing(rest, text)
@@ -84,7 +84,7 @@ def _pairs(text: str, whole: str) -> Iterator[tuple[str, str]]:
             name = whole.strip().partition(":")[0]
             meant = f" Did you mean '{name}.py:{text}'?" if Path(f"{name}.py").is_file() else ""
             raise BadInput(f"'{whole}': expected key=value, got '{part}'.{meant}")
-        yield key.strip(), value.strip()
+        yield key.strip(), value.lstrip() if "{" in value else value.strip()  # a space may end a template
 
 
 def parse(text: str, kind: Kind) -> Any:

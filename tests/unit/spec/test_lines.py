@@ -311,3 +311,9 @@ def test_a_function_that_needs_arguments_and_a_file_that_is_no_text_are_refused(
     (tmp_path / "case.py").write_bytes("def make(): pass\n".encode("utf-16"))
     with pytest.raises(BadInput, match=r"case\.py: expected a Python file, got one with NUL bytes"):
         parse(f"{tmp_path}/case.py:make", "scenarios")
+
+
+def test_a_space_that_ends_a_template_is_part_of_it() -> None:
+    """What a model was asked in training ends so; other values have none around them."""
+    spec = split(" texts: model = m ,template=Q: {prompt}\\nA: ")
+    assert spec.values == {"model": "m", "template": "Q: {prompt}\\nA: "}
