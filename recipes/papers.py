@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Iterator
 from pathlib import Path
 
-from unrecall.record.judgement import judged
+from unrecall.record.judgement import rejudge
 from unrecall.record.schema import Measurement, Record, load
 from unrecall.spec.catalog import CATALOGS, Entry, Kind, entries
 
@@ -293,7 +293,7 @@ def papers() -> str:
     """The whole text of papers.md."""
     parts = [HEAD, *references(), ""]
     for folder in sorted(path.parent for path in RECORDS.glob("*/README.md")):
-        records = [judged(load(path)) for path in folder.glob("*.json")]
+        records = [rejudge(load(path)) for path in folder.glob("*.json")]
         records.sort(key=lambda record: (record.tuning is not None, record.method, record.seed))
         parts += [f"## {folder.name}", "", (folder / "README.md").read_text(encoding="utf-8").rstrip(), ""]
         parts += [*(tabled(records) if records else lines_table(folder)), ""]

@@ -25,7 +25,7 @@ from torch import nn
 
 import unrecall as ur
 from unrecall.data.examples import Joined, Selection
-from unrecall.experiment.run import StartingPoint
+from unrecall.experiment.starting_point import StartingPoint
 from unrecall.harness.audit import audit
 from unrecall.harness.suites import suite
 from unrecall.methods import GradDiff, NegGradPlus
@@ -157,7 +157,7 @@ def copies(scenario: Scenario, original: nn.Module, session: Session) -> Iterato
     yield "half left in", replace(scenario, request=partial).train_retrained(REFERENCES + 1, session).model
     for name, method in METHODS.items():
         start = StartingPoint(scenario, original, 0, session, True)
-        yield name, start.unlearned(method.scaled(start.tuned(method).chosen), name.split(",")[0]).model
+        yield name, start.unlearned(method.scaled(start.tuning(method).chosen), name.split(",")[0]).model
 
 
 def line(copy: str, basis: str, record: Record) -> dict[str, object]:

@@ -5,7 +5,7 @@
 Each split has its own 250 forgotten of 1,000 pictures, holdout of 400 and models: MLPs with 64 units and BatchNorm, by
 SGD. w1: clean labels, weak memory; w2: a fifth of all labels drawn at random, strong memory. Ten retrained models, the
 original, and copies with a half, a quarter and a tenth of forget left in. Judged by five of the retrained models, three
-draws of them a split: memory left (harness/memory.py), and the AUC of the loss by the rule before it.
+draws of them a split: memory left (harness/memory_left.py), and the AUC of the loss by the rule before it.
 """
 
 import sys
@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unrecall.evidence.pool import Arm
-from unrecall.harness.memory import rows_of_memory
+from unrecall.harness.memory_left import rows_of_memory
 from unrecall.record import former, stats, verdict
 from unrecall.record.row import Row
 from unrecall.record.schema import Measurement

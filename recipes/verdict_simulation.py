@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from unrecall.harness.memory import PRIOR
+from unrecall.harness.memory_left import PRIOR
 from unrecall.record import former, verdict
 from unrecall.record.schema import Estimate, Measurement, Side
 from unrecall.record.stats import clopper_pearson

@@ -19,7 +19,7 @@ from unrecall.attacks import Relearn
 from unrecall.data.examples import Selection
 from unrecall.evidence.pool import Pool
 from unrecall.evidence.setting import Models, Setting
-from unrecall.harness.never_trained import RATE, SAMPLE, confidence, fixed_suite, units_of, without_arms
+from unrecall.harness.never_trained import RATE, RETAIN_SAMPLE, confidence, fixed_suite, mix_arms, without_arms
 from unrecall.models.observe import mean_loss, observe
 from unrecall.record.exchange import exchange
 from unrecall.record.never_trained import PoolScores, seed_of
@@ -35,21 +35,21 @@ def curves(trial: Trial, rate: float) -> tuple[np.ndarray, np.ndarray]:
     request, task, model = trial.request(), trial.task, trial.copy()
     seed = seed_of(request.fingerprint, 0)
     setting = Setting(Models(trial.original(), model), request, task, session=CPU).with_seed(seed)
-    units, alone = units_of(request, seed), without_arms(setting, "unlearned")
+    mixed, alone = mix_arms(request, seed), without_arms(setting, "unlearned")
     attack = fixed_suite(task, rate=rate)[-1].attack
     assert isinstance(attack, Relearn)
-    plain = mean_loss(model, task, Selection(request.retain, range(SAMPLE)))
-    scores, gone = np.zeros((len(STEPS), len(units.examples))), np.zeros(len(STEPS))
+    plain = mean_loss(model, task, Selection(request.retain, range(RETAIN_SAMPLE)))
+    scores, gone = np.zeros((len(STEPS), len(mixed.examples))), np.zeros(len(STEPS))
     for half in (0, 1):
-        lesson, tested = units.of_half(half), units.of_half(1 - half)
+        lesson, tested = mixed.of_half(half), mixed.of_half(1 - half)
         excess = mean_loss(model, task, lesson) - plain
         pool = Pool(lesson, (tested,), seeded(seed).get_state())
         for i, taught in enumerate(replace(attack, steps=STEPS, until=0.0).recover(model, pool, alone)):
             losses = observe(taught.model, task, tested).loss
-            scores[i, units.half == 1 - half] = confidence(losses, task)
+            scores[i, mixed.half == 1 - half] = confidence(losses, task)
             gone[i] += (excess - mean_loss(taught.model, task, lesson) + plain) / excess / 2
-    hard = difficulty(task, request.retain, units.examples, seed)
-    rows = (units.forget, units.half, units.stratum, units.group)
+    hard = difficulty(task, request.retain, mixed.examples, seed)
+    rows = (mixed.forget, mixed.half, mixed.stratum, mixed.group)
     pool_scores = PoolScores(tuple(map(str, STEPS)), scores, scores, *rows, hard.values, hard.groups)
     return exchange(pool_scores.tested(scores), pool_scores.labels, seed, 99).z, gone
 

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from unrecall.disk.files import file_key
 from unrecall.record.doubts import Facts, doubts
-from unrecall.record.judgement import judged
+from unrecall.record.judgement import rejudge
 from unrecall.record.schema import Record
 
 Data: TypeAlias = dict[str, Any]
@@ -23,7 +23,7 @@ RATIOS = "residual_knowledge"
 
 def _rejudged(data: Data) -> None:
     """Labels, bounds, verdict and doubts as the numbers now have them: what a careful forger does at the end."""
-    record = judged(Record.model_validate(data))
+    record = rejudge(Record.model_validate(data))
     data |= record.model_copy(update={"doubts": doubts(Facts.of(record))}).model_dump(mode="json")
 
 

@@ -14,7 +14,7 @@ from unrecall.disk import cache
 from unrecall.disk.weights import digest_of
 from unrecall.errors import BadInput, Diverged, MissingReference
 from unrecall.evidence import setting
-from unrecall.experiment import run
+from unrecall.experiment import run, starting_point
 from unrecall.experiment.grid import scenario_of
 from unrecall.experiment.run import experiment
 from unrecall.harness import audit as auditing
@@ -132,7 +132,7 @@ PLACES = [
     (loop, "batch_size", range(0, 130, 26)),  # in the loop: of the original, the references, the method, the null
     (cache, "content_key", (0, 4)),
     (auditing, "content_key", (1, 3)),
-    (run.StartingPoint, "unlearned", (0, 1)),
+    (starting_point.StartingPoint, "unlearned", (0, 1)),
     (setting, "observe", (0, 5)),
     (auditing, "finding_of", (0, 2)),
     (auditing, "judge_all", (0,)),
@@ -242,7 +242,7 @@ def test_own_models_are_used_as_they_are(case: Path) -> None:
     with pytest.raises(BadInput, match="expected an original model, or build and recipe"):
         replace(scenario, original=None).train_original(0, session)
     more = replace(make, **given, references=3)
-    assert len(run.references(more, session)) == 3, "the user's own, and as many more as are wanted"
+    assert len(run.retrained_models(more, session)) == 3, "the user's own, and as many more as are wanted"
 
 
 def test_divergence_leaves_what_was_finished(case: Path) -> None:

@@ -19,8 +19,8 @@ from tests.end_to_end.test_own_texts import SPLITS, adapter, keep, llama, write
 from tests.worlds import small_mixtures, word_tokenizer
 from unrecall.disk import weights
 from unrecall.errors import BadInput
-from unrecall.experiment.output import Unlearned, drop_parts, leave
-from unrecall.experiment.run import StartingPoint
+from unrecall.experiment.output import Unlearned, drop_parts, save_unlearned
+from unrecall.experiment.starting_point import StartingPoint
 from unrecall.harness.checking import check
 from unrecall.methods.lora import LoRA
 from unrecall.methods.npo import NPO
@@ -360,7 +360,7 @@ def test_an_adapter_is_left_beside_the_model_that_it_made_and_no_other(tmp_path:
     other_rank = replace(low_rank, r=3)
     ranks = []
     for method in (low_rank, other_rank, low_rank.base, low_rank):
-        leave(Unlearned(start.unlearned(method).model, method, 0), scenario, tmp_path)
+        save_unlearned(Unlearned(start.unlearned(method).model, method, 0), scenario, tmp_path)
         settings = tmp_path / "adapter" / "adapter_config.json"
         ranks.append(json.loads(settings.read_text())["r"] if settings.exists() else None)
     assert ranks == [2, 3, None, 2]

@@ -24,7 +24,7 @@ from tests.worlds import JOBS, NAMES, facts, small_llama, word_tokenizer
 from unrecall.data.examples import Absent
 from unrecall.disk import weights
 from unrecall.errors import BadInput
-from unrecall.experiment.run import checkpoint_key
+from unrecall.experiment.checkpoints import checkpoint_key
 from unrecall.record.schema import load as load_record
 from unrecall.scenarios import language
 from unrecall.scenarios.texts import Texts

@@ -18,7 +18,7 @@ from unrecall.disk import weights
 from unrecall.evidence import setting
 from unrecall.evidence.setting import Models, Setting
 from unrecall.harness.audit import audit
-from unrecall.harness.evaluation import evaluated
+from unrecall.harness.evaluation import evaluate
 from unrecall.harness.suites import suite
 from unrecall.tasks import Classification
 from unrecall.tasks.base import Task
@@ -134,6 +134,6 @@ def test_equal_models_are_attacked_once(monkeypatch: pytest.MonkeyPatch) -> None
     models = Models(original, copy.deepcopy(original), (network(seed=1),), original)
     of = Setting(models, REQUEST, Classification(), session=CPU)
     attack = residual_knowledge.ResidualKnowledge(points=2, draws=2)
-    scores = evaluated(attack, of).scores
+    scores = evaluate(attack, of).scores
     assert asked == {original, models.retrained[0]}
     assert np.array_equal(scores["unlearned"].shown[0], scores["original"].shown[0])

@@ -18,9 +18,9 @@ from unrecall.harness.never_trained import (
     FixedAttack,
     beside_never_trained,
     fixed_suite,
+    mix_arms,
     scores_of,
     steps_taken,
-    units_of,
     without_arms,
 )
 from unrecall.record.never_trained import SUITES, TAUGHT_STEPS, Stated
@@ -51,10 +51,10 @@ def setting(*, swapped: bool = False) -> Setting:
 
 def shown(fixed: FixedAttack, of: Setting) -> dict[str, float]:
     """The unlearned model's score of each example, by the example's digest."""
-    units = units_of(of.request, 9)
+    mixed = mix_arms(of.request, 9)
     digests = [*of.request.digests["forget"], *of.request.digests["holdout"]]
-    values = scores_of("unlearned", (fixed,), units, of).shown[fixed.name]
-    return dict(zip([digests[i] for i in units.examples.indices], values.tolist(), strict=True))
+    values = scores_of("unlearned", (fixed,), mixed, of).shown[fixed.name]
+    return dict(zip([digests[i] for i in mixed.examples.indices], values.tolist(), strict=True))
 
 
 @pytest.mark.parametrize("fixed", fixed_suite(TASK), ids=lambda fixed: fixed.name)
@@ -113,13 +113,13 @@ def test_the_same_inputs_give_the_same_verdict() -> None:
 
 def test_crossed_halves_are_scored_by_the_model_that_was_taught_the_other() -> None:
     request = ur.Request(examples(1, 50), examples(3, 60), examples(2, 60), examples(4, 20))
-    units = units_of(request, 3)
-    assert units.crossed
-    assert [int((units.half[units.forget] == h).sum()) for h in (0, 1)] == [25, 25]
-    assert [int((units.half[~units.forget] == h).sum()) for h in (0, 1)] == [30, 30]
+    mixed = mix_arms(request, 3)
+    assert mixed.crossed
+    assert [int((mixed.half[mixed.forget] == h).sum()) for h in (0, 1)] == [25, 25]
+    assert [int((mixed.half[~mixed.forget] == h).sum()) for h in (0, 1)] == [30, 30]
     of = Setting(Models(net(0), net(1)), request, TASK)
     symmetric = fixed_suite(TASK)[-1]
-    scores = scores_of("unlearned", (symmetric,), units, of)
+    scores = scores_of("unlearned", (symmetric,), mixed, of)
     assert np.isfinite(scores.shown["symmetric"]).all()
     first, second = scores.steps["symmetric"]
     assert {first, second} <= set(TAUGHT_STEPS), "each half has a stop of its own"
@@ -143,9 +143,9 @@ def test_the_steps_that_are_told_are_those_that_are_taken(monkeypatch: pytest.Mo
 
 def test_an_attack_that_diverges_on_its_way_leaves_the_model_as_it_was() -> None:
     own = setting()
-    units = units_of(own.request, 9)
+    mixed = mix_arms(own.request, 9)
     plain, wild = (fixed_suite(TASK, rate=rate) for rate in (None, 1e20))
-    scores = scores_of("unlearned", (plain[0], wild[-1]), units, own)
+    scores = scores_of("unlearned", (plain[0], wild[-1]), mixed, own)
     assert scores.steps["symmetric"] == [0]
     assert np.array_equal(scores.shown["symmetric"], scores.shown["as_it_is"])
 
@@ -177,11 +177,11 @@ def test_a_model_whose_gradients_are_too_large_to_be_clipped_is_not_attacked_in_
 def test_whole_persons_stay_in_one_half() -> None:
     owners = {"forget": [f"f{i // 2}" for i in range(100)], "holdout": [f"h{i // 2}" for i in range(120)]}
     request = ur.Request(examples(1, 100), examples(3, 60), examples(2, 120), examples(4, 20), groups=owners)
-    units = units_of(request, 3)
-    assert units.crossed
-    assert len(np.unique(units.group)) == 110
-    for group in np.unique(units.group):
-        assert len(np.unique(units.half[units.group == group])) == 1
+    mixed = mix_arms(request, 3)
+    assert mixed.crossed
+    assert len(np.unique(mixed.group)) == 110
+    for group in np.unique(mixed.group):
+        assert len(np.unique(mixed.half[mixed.group == group])) == 1
 
 
 def test_the_rate_decides_and_is_printed() -> None:
@@ -216,8 +216,8 @@ def test_the_names_that_a_check_knows_are_those_of_the_suites() -> None:
 
 def test_an_example_that_the_holdout_has_twice_is_one() -> None:
     twice = [*examples(2, 12), *examples(2, 1)]
-    units = units_of(ur.Request(examples(1, 12), examples(3, 60), twice, examples(4, 20)), 9)
-    assert len(units.examples) == 24
+    mixed = mix_arms(ur.Request(examples(1, 12), examples(3, 60), twice, examples(4, 20)), 9)
+    assert len(mixed.examples) == 24
 
 
 def test_planted_pairs_are_strata_and_stay_in_one_half() -> None:
@@ -225,11 +225,11 @@ def test_planted_pairs_are_strata_and_stay_in_one_half() -> None:
     request = ur.Request(
         examples(1, 50), examples(3, 60), examples(2, 50), examples(4, 20), control="planted", pairs=pairs
     )
-    units = units_of(request, 3)
-    places = units.examples.indices
+    mixed = mix_arms(request, 3)
+    places = mixed.examples.indices
     partner = {i: 50 + j for i, j in enumerate(pairs)}
-    for stratum in np.unique(units.stratum):
-        first, second = sorted(places[i] for i in np.flatnonzero(units.stratum == stratum))
+    for stratum in np.unique(mixed.stratum):
+        first, second = sorted(places[i] for i in np.flatnonzero(mixed.stratum == stratum))
         assert partner[first] == second
-        assert len(np.unique(units.half[units.stratum == stratum])) == 1
-    assert units.crossed
+        assert len(np.unique(mixed.half[mixed.stratum == stratum])) == 1
+    assert mixed.crossed

@@ -7,7 +7,7 @@ import pytest
 
 from unrecall.harness.suites import judged_names
 from unrecall.record import former
-from unrecall.record.judgement import declared_by_own_rule, judged, judged_by_own_rule
+from unrecall.record.judgement import declared_by_own_rule, judged_by_own_rule, rejudge
 from unrecall.record.migrate import SCHEMA
 from unrecall.record.recheck import recheck
 from unrecall.record.schema import load
@@ -65,7 +65,7 @@ def test_what_schema_1_said_in_a_note_is_a_number() -> None:
 def test_a_record_of_an_older_rule_is_judged_again_and_keeps_its_numbers(tmp_path: Path) -> None:
     record = load(next(path for path in KEPT if path.parent.name == "small-cifar5"))
     assert judged_by_own_rule(record) == record, "by the rule that it was made with"
-    anew = judged(record)
+    anew = rejudge(record)
     assert anew.verdict.rule == RULE
     rows = [
         m.model_copy(update={"verdict": "not judged", "bound_low": -9.0, "bound_high": 9.0})
@@ -74,7 +74,7 @@ def test_a_record_of_an_older_rule_is_judged_again_and_keeps_its_numbers(tmp_pat
     verdict = record.verdict.model_copy(update={"rule": "older-0", "label": "like retrained", "line": "Fine."})
     older = record.model_copy(update={"measurements": rows, "verdict": verdict})
     assert judged_by_own_rule(older) is None
-    again = judged(older)
+    again = rejudge(older)
     assert again.verdict == anew.verdict
     assert [(m.unlearned, m.references) for m in again.measurements] == [
         (m.unlearned, m.references) for m in record.measurements

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from unrecall.attacks.inspection import Inspection, InspectionAttack
 from unrecall.errors import NotSupported
 from unrecall.evidence.setting import Setting
-from unrecall.models.influence import Influence, Probability, neuron_influence
+from unrecall.models.influence import NeuronInfluence, Probability, neuron_influence
 from unrecall.models.observe import batches, device_of
 from unrecall.record import stats
 from unrecall.record.schema import Estimate, ThreatModel
@@ -173,7 +173,7 @@ class Variation(NamedTuple):
     negative: Tensor
 
 
-def variation(before: Influence, after: Influence) -> Variation:
+def variation(before: NeuronInfluence, after: NeuronInfluence) -> Variation:
     """How much support went, and how much resistance came."""
     positive = before.highest.clamp_min(0) - after.highest.clamp_min(0)
     return Variation(positive.cpu(), (before.lowest.clamp_max(0) - after.lowest.clamp_max(0)).cpu())

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unrecall.data.examples import Absent, Examples, Selection, evenly, move
+from unrecall.data.examples import Absent, Examples, Selection, evenly, iterate, move
 from unrecall.data.request import Request, Split
 from unrecall.data.signals import Signals
 from unrecall.disk.weights import HALF
@@ -33,7 +33,8 @@ from unrecall.nn.hooks import frozen, mode, unfrozen
 from unrecall.record.schema import ThreatModel
 from unrecall.spec.parameters import Count, Parameters
 from unrecall.tasks.base import Task
-from unrecall.tasks.protocols import Classifying, check_offers, offers, with_own_rows
+from unrecall.tasks.protocols import Classifying, Textual, check_offers, offers, textual, with_own_rows
+from unrecall.tasks.rouge import rouge_l_recall
 from unrecall.training.job import Job
 from unrecall.training.loop import Batches, Fit, Loss, Phase, Step, StepState, fit, plain_step, training
 from unrecall.training.randomness import draw_seed, own_randomness
@@ -419,6 +420,19 @@ def copies(
         yield step, student
     elif not moved:
         session.say(f"{session.name}: no weight moved; the rate is too small, or gradients vanish.")
+
+
+@dataclass(frozen=True)
+class AnswerAttack(RecoveryAttack):
+    """A recovery attack whose success is ROUGE-L recall of the model's greedy answers."""
+
+    needs: ClassVar[tuple[type, ...]] = (Textual,)
+    measure: ClassVar[str] = "ROUGE-L recall"
+
+    def success(self, model: nn.Module, task: Task, examples: Examples) -> Success:
+        """ROUGE-L recall of what the model answers against each true answer."""
+        items, texts = list(iterate(examples)), textual(self, task)
+        return Success(rouge_l_recall([texts.answer(item) for item in items], texts.generate(model, items)))
 
 
 def head_of(model: nn.Module, job: Job) -> nn.Linear:

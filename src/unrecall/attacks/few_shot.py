@@ -11,16 +11,14 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from unrecall.attacks.base import Attacked, RecoveryAttack, Success, ascend
+from unrecall.attacks.base import AnswerAttack, Attacked, ascend
 from unrecall.data.examples import Examples, iterate
 from unrecall.errors import BadInput, NotSupported
 from unrecall.evidence.pool import Pool
 from unrecall.evidence.setting import Setting
 from unrecall.record.schema import ThreatModel
 from unrecall.spec.parameters import Count
-from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import Textual, textual
-from unrecall.tasks.rouge import rouge_l_recall
 from unrecall.training.job import Job
 from unrecall.training.loop import Batches
 
@@ -31,7 +29,7 @@ STAYS = 4.0
 
 
 @dataclass(frozen=True)
-class FewShot(RecoveryAttack):
+class FewShot(AnswerAttack):
     """Puts k answered questions of retain before each question and reads the greedy answer; trains nothing.
 
         success = ROUGE-L recall(true answer, answer to the question after k others),    in [0, 1] for each example
@@ -62,9 +60,7 @@ class FewShot(RecoveryAttack):
         data="the questions, none of the answers; some questions and answers of retain",
         budget="examples before the question, one answer each",
     )
-    needs: ClassVar[tuple[type, ...]] = (Textual,)
     axis: ClassVar[str] = "examples before the question"
-    measure: ClassVar[str] = "ROUGE-L recall"
 
     ks: tuple[Count, ...] = (1, 2, 5)
     selection: Literal["random", "related"] = "random"
@@ -73,11 +69,6 @@ class FewShot(RecoveryAttack):
         super().__post_init__()
         if not self.ks:
             raise BadInput("FewShot: expected at least one k, got none. Name how many examples come first.")
-
-    def success(self, model: nn.Module, task: Task, examples: Examples) -> Success:
-        """ROUGE-L recall of what the model answers against each true answer."""
-        items, texts = list(iterate(examples)), textual(self, task)
-        return Success(rouge_l_recall([texts.answer(item) for item in items], texts.generate(model, items)))
 
     def recover(self, model: nn.Module, pool: Pool, setting: Setting) -> Iterator[Attacked]:
         """The model as it was, asked after more and more examples."""

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal, TypeAlias
 
 from torch import Tensor, nn
 
-from unrecall.attacks.base import Attacked, RecoveryAttack, Success, ascend
+from unrecall.attacks.base import AnswerAttack, Attacked, Success, ascend
 from unrecall.data.examples import Examples, Selection, iterate
 from unrecall.errors import BadInput, NotSupported
 from unrecall.evidence.pool import Pool
@@ -40,7 +40,7 @@ class Answered(Selection):
 
 
 @dataclass(frozen=True)
-class MultiTurn(RecoveryAttack):
+class MultiTurn(AnswerAttack):
     """Asks each question, doubts what the model answers, and asks again in the same conversation; trains nothing.
 
         success = ROUGE-L recall(true answer, answer after t doubts),    in [0, 1] for each example
@@ -68,9 +68,7 @@ class MultiTurn(RecoveryAttack):
         data="the questions, none of the answers",
         budget="turns, one answer each",
     )
-    needs: ClassVar[tuple[type, ...]] = (Textual,)
     axis: ClassVar[str] = "turns in which the answer is doubted"
-    measure: ClassVar[str] = "ROUGE-L recall"
     cumulative: ClassVar[bool] = True
 
     turns: Count = 3
@@ -78,9 +76,10 @@ class MultiTurn(RecoveryAttack):
 
     def success(self, model: nn.Module, task: Task, examples: Examples) -> Success:
         """ROUGE-L recall of the last answer of each conversation, or of what the model answers to each question."""
-        items, texts = list(iterate(examples)), textual(self, task)
-        answers = examples.answers if isinstance(examples, Answered) else texts.generate(model, items)
-        return Success(rouge_l_recall([texts.answer(item) for item in items], answers))
+        if not isinstance(examples, Answered):
+            return super().success(model, task, examples)
+        truth = [textual(self, task).answer(item) for item in iterate(examples)]
+        return Success(rouge_l_recall(truth, examples.answers))
 
     def recover(self, model: nn.Module, pool: Pool, setting: Setting) -> Iterator[Attacked]:
         """The model as it was, after more and more turns."""

@@ -8,15 +8,13 @@ from typing import Any, ClassVar, Literal, TypeAlias
 import torch
 from torch import nn
 
-from unrecall.attacks.base import Attacked, RecoveryAttack, Success, ascend
-from unrecall.data.examples import Examples, iterate
+from unrecall.attacks.base import AnswerAttack, Attacked, ascend
+from unrecall.data.examples import iterate
 from unrecall.errors import NotSupported
 from unrecall.evidence.pool import Pool
 from unrecall.evidence.setting import Setting
 from unrecall.record.schema import ThreatModel
-from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import Textual, textual
-from unrecall.tasks.rouge import rouge_l_recall
 from unrecall.training.job import Job
 
 Change: TypeAlias = Callable[[str, torch.Generator], str]
@@ -25,7 +23,7 @@ Wording: TypeAlias = Literal["polite", "brief", "lower", "typo"]
 
 
 @dataclass(frozen=True)
-class Paraphrase(RecoveryAttack):
+class Paraphrase(AnswerAttack):
     """Asks each question in other words and reads the greedy answer; trains nothing.
 
         success = ROUGE-L recall(true answer, answer to the reworded question),    in [0, 1] for each example
@@ -52,18 +50,10 @@ class Paraphrase(RecoveryAttack):
         data="the questions, none of the answers",
         budget="wordings tried, one answer an example each",
     )
-    needs: ClassVar[tuple[type, ...]] = (Textual,)
     axis: ClassVar[str] = "wordings tried"
-    measure: ClassVar[str] = "ROUGE-L recall"
     cumulative: ClassVar[bool] = True
 
     wordings: tuple[Wording, ...] = ("polite", "brief", "lower", "typo")
-
-    def success(self, model: nn.Module, task: Task, examples: Examples) -> Success:
-        """ROUGE-L recall of what the model answers against each true answer."""
-        items, texts = list(iterate(examples)), textual(self, task)
-        truth = [texts.answer(item) for item in items]
-        return Success(rouge_l_recall(truth, texts.generate(model, items)))
 
     def recover(self, model: nn.Module, pool: Pool, setting: Setting) -> Iterator[Attacked]:
         """The model as it was, asked in one wording after another; each tested set with the same random numbers."""

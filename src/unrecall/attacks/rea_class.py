@@ -135,7 +135,7 @@ class ReaClass(RecoveryAttack):
     def _reminded(self, model: nn.Module, examples: Examples, job: Job, rate: float) -> Iterator[nn.Module]:
         """A copy of the model after each step; it changes once the next is asked for."""
         task = job.task
-        singles = itertools.cycle(list(batches(examples, task, 1, job.session.place())))
+        singles = itertools.cycle(list(batches(examples, task, 1, job.session.torch_device())))
 
         def loss(trained: nn.Module, drawn: Batches) -> Tensor:
             return task.rows(trained, concatenated([next(singles), drawn["retain"]])).losses().mean()

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from unrecall.attacks.base import Attacked, RecoveryAttack, Success, ascend
+from unrecall.attacks.base import AnswerAttack, Attacked, ascend
 from unrecall.data.examples import Batch, Examples, iterate, move
 from unrecall.data.request import Request
 from unrecall.errors import BadInput, NotSupported
@@ -20,8 +20,7 @@ from unrecall.nn.hooks import frozen, mode
 from unrecall.record.schema import ThreatModel
 from unrecall.spec.parameters import Count, Positive, Share
 from unrecall.tasks.base import Task
-from unrecall.tasks.protocols import Textual, textual
-from unrecall.tasks.rouge import rouge_l_recall
+from unrecall.tasks.protocols import textual
 from unrecall.training.job import Job
 from unrecall.training.loop import Batches
 
@@ -32,7 +31,7 @@ STAYS = 4.0
 
 
 @dataclass(frozen=True)
-class SoftPrompt(RecoveryAttack):
+class SoftPrompt(AnswerAttack):
     """Learns vectors in front of some questions, by the sign of a gradient, and asks the others after the same vectors.
 
         s <- s - rate * sign(grad_s CE(taught answers | s, question)),    s [vectors, d] in embedding space
@@ -66,9 +65,7 @@ class SoftPrompt(RecoveryAttack):
         data="a part of the examples in question, of forget and holdout alike, with answers",
         budget="optimiser steps of one batch each",
     )
-    needs: ClassVar[tuple[type, ...]] = (Textual,)
     axis: ClassVar[str] = "steps"
-    measure: ClassVar[str] = "ROUGE-L recall"
 
     vectors: Count = 20
     rates: tuple[Positive, ...] = (1e-3,)
@@ -91,11 +88,6 @@ class SoftPrompt(RecoveryAttack):
         if n < 2:
             raise NotSupported(f"SoftPrompt: expected at least 2 examples to split, got {n}.")
         return min(max(1, round(self.share * n)), n - 1)
-
-    def success(self, model: nn.Module, task: Task, examples: Examples) -> Success:
-        """ROUGE-L recall of what the model answers against each true answer."""
-        items, texts = list(iterate(examples)), textual(self, task)
-        return Success(rouge_l_recall([texts.answer(item) for item in items], texts.generate(model, items)))
 
     def recover(self, model: nn.Module, pool: Pool, setting: Setting) -> Iterator[Attacked]:
         """The model behind vectors, at each rate from the same ones on, after every so many steps."""
@@ -144,7 +136,7 @@ class SoftPrompt(RecoveryAttack):
         """NotSupported where the model's context doesn't hold the vectors beside an example."""
         texts, shorter = textual(self, task), SoftPrompted(model, self._beginning(model))
         examples = [pool.taught, *pool.tested]
-        if not all(texts.fits(shorter, item) for of in examples for item in iterate(of)):
+        if not all(texts.fits(shorter, item) for part in examples for item in iterate(part)):
             raise NotSupported(
                 f"SoftPrompt: expected examples that leave {self.vectors} places of the model's context free, got a "
                 "longer one. Set vectors, or leave it out."

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unrecall.attacks.base import Attacked, RecoveryAttack, Success, ascend
+from unrecall.attacks.base import AnswerAttack, Attacked, Success, ascend
 from unrecall.data.examples import Batch, Examples, Selection, evenly, iterate
 from unrecall.errors import BadInput, NotSupported
 from unrecall.evidence.pool import Pool
@@ -48,7 +48,7 @@ class Steered(Selection):
 
 
 @dataclass(frozen=True)
-class Steering(RecoveryAttack):
+class Steering(AnswerAttack):
     """Adds to the activations of a question what sets them apart from those of anonymised ones, and reads the answer.
 
         v = h(q) - mean over k of h(q_k)             q_k: the question with other names, or none, in it
@@ -83,9 +83,7 @@ class Steering(RecoveryAttack):
         data="the questions, none of the answers; some questions of retain",
         budget="how strongly it steers, one answer an example each",
     )
-    needs: ClassVar[tuple[type, ...]] = (Textual,)
     axis: ClassVar[str] = "strength of the steering"
-    measure: ClassVar[str] = "ROUGE-L recall"
 
     strengths: tuple[Positive, ...] = (0.25, 0.5, 1.0)
     depth: Share = 0.5
@@ -98,10 +96,10 @@ class Steering(RecoveryAttack):
 
     def success(self, model: nn.Module, task: Task, examples: Examples) -> Success:
         """ROUGE-L recall of what the model answers, steered or as it is, against each true answer."""
+        if not isinstance(examples, Steered):
+            return super().success(model, task, examples)
         items, texts = list(iterate(examples)), textual(self, task)
         truth = [texts.answer(item) for item in items]
-        if not isinstance(examples, Steered):
-            return Success(rouge_l_recall(truth, texts.generate(model, items)))
         layer = model.get_submodule(examples.layer)
 
         def answers(chosen: slice) -> list[str]:

@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 
 from unrecall.cli import runs, trust
 from unrecall.cli.groups import grouped
-from unrecall.cli.launched import works
+from unrecall.cli.launcher import claim_first_process
 from unrecall.cli.output import complain, complain_of, say
 from unrecall.errors import BadInput, UnrecallError, error_line, nearest, of_users_code
 from unrecall.spec.catalog import CATALOGS, Entry, entries, entry_of_file
@@ -103,14 +103,14 @@ def report(
     from unrecall.disk.run_folder import records_in
     from unrecall.harness.suites import judged_names
     from unrecall.record.schema import Record, load
-    from unrecall.report import check_place, export, markdown, summary_lines, write
+    from unrecall.report import check_page_path, export, markdown, summary_lines, write
     from unrecall.report.summary import repeated
 
     text, table = out.suffix == markdown.SUFFIX, out.suffix in export.FORMS
     if not text and not table and out.suffix not in PAGES:
         forms = ", ".join((*PAGES[:1], markdown.SUFFIX, *export.FORMS))
         raise BadInput(f"--out: expected a name that ends in {forms}, got '{out.name}'. Rename it.")
-    (markdown.check if text else export.check if table else check_place)(out)
+    (markdown.check if text else export.check if table else check_page_path)(out)
     loaded, errors, files = dict[Path, Record](), [], records_in(paths)
     for path in files:
         try:
@@ -194,7 +194,7 @@ def main(arguments: list[str] | None = None) -> None:
     """
     try:
         _check_text(sys.argv[1:] if arguments is None else arguments)
-        code = (app(arguments, standalone_mode=False) or 0) if works(os.environ) else 0
+        code = (app(arguments, standalone_mode=False) or 0) if claim_first_process(os.environ) else 0
     except typer.TyperException as error:
         hint = " 'unrecall list methods' names them." if "Missing option '--method'" in error.format_message() else ""
         code = complain(error.format_message() + hint)

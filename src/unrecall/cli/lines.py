@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from unrecall.cli.options import OwnModel
 from unrecall.disk.files import is_folder_of_files, read_json
 from unrecall.errors import BadInput
-from unrecall.spec.lines import check_known, parse, settings, show
+from unrecall.spec.lines import check_named, parse, settings, show
 
 if TYPE_CHECKING:
     from unrecall.experiment.against import Against
@@ -21,7 +21,7 @@ def scenario_line(scenario: str, own: OwnModel) -> str:
             f"--scenario: expected it alone, or --model in its place, got both it and --{next(iter(paths))}."
         )
     if scenario:
-        check_known(scenario, "scenarios")
+        check_named(scenario, "scenarios")
         return scenario
     if not paths:
         raise BadInput("Missing option '--scenario', or '--model' with '--forget' and '--retain' in its place.")
@@ -63,7 +63,7 @@ def method_line(method: str, lora: str | None) -> str:
 
     A rate that the line names stays.
     """
-    check_known(method, "methods")
+    check_named(method, "methods")
     if lora is None:
         return method
     line = show(_faster(parse(method, "methods"), settings(method, "methods")))

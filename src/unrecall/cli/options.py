@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 import typer
 
 from unrecall.errors import BadInput, nearest
-from unrecall.spec.lines import check_known
+from unrecall.spec.lines import check_named
 
 if TYPE_CHECKING:
     from unrecall.experiment.against import Against
@@ -24,7 +24,7 @@ MethodName = Annotated[str, typer.Option("--method", "-m", help="name[:key=value
 Out = Annotated[Path, typer.Option("--out", "-o", help="a new folder, or that of the same command, to go on with it")]
 Device = Annotated[str | None, typer.Option(help="cpu or cuda; left out, Accelerate decides")]
 Jobs = Annotated[int, typer.Option(min=1, help="how many runs at once, each in a process of its own")]
-Levels = Annotated[
+SeedCounts = Annotated[
     str,
     typer.Option("--seeds", help="how many: 3, or 3x2x2 for originals x unlearnings of each x evaluations of each"),
 ]
@@ -130,7 +130,7 @@ class Attacks:
 def _check_attack(name: str) -> None:
     """BadInput for an attack that there isn't; the name of a suite may be meant."""
     try:
-        check_known(name, "attacks")
+        check_named(name, "attacks")
     except BadInput as error:
         hint = nearest(name, SUITES)
         if "Did you mean" in str(error) or "Did you mean" not in hint:
@@ -167,13 +167,13 @@ class Judging(Attacks):
         """
         content: dict[str, object] = {"suite": self.suite}
         content |= {"alone": True} if self.alone else {}
-        content |= searched(search)
+        content |= against_content(search)
         content |= {} if self.rate is None else {"rate": self.rate}
         content |= {"budget": True} if self.budget else {}
         return content | ({"show_examples": True} if self.show_examples else {})
 
 
-def searched(search: "bool | Against | None") -> dict[str, object]:
+def against_content(search: "bool | Against | None") -> dict[str, object]:
     """What --against adds to what decides a folder's content; nothing where it is left out."""
     if isinstance(search, bool | None):
         return {}

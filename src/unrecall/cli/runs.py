@@ -15,15 +15,15 @@ from unrecall.cli.options import (
     Device,
     Jobs,
     Judging,
-    Levels,
     MethodName,
     Out,
     OwnModel,
     ScenarioName,
     Seed,
+    SeedCounts,
     Unlearning,
+    against_content,
     labels,
-    searched,
 )
 from unrecall.cli.output import complain_of, say
 from unrecall.disk.run_folder import claimed, content_keys, file_name
@@ -31,12 +31,12 @@ from unrecall.errors import BadInput
 from unrecall.experiment.seeds import seeds_of
 from unrecall.spec.lines import parse, paths
 
-DEMO = (
-    ("hides", "grad_ascent:lr=0.004,epochs=25", False),
-    ("forgets", "eu_k:blocks=3,lr=0.05,epochs=20", False),
-    ("retrained", "retrain:lr=0.05,epochs=25,batch_size=64,weight_decay=0.0005,schedule=cosine", False),
-)
-"""Folder, method, and whether it is tuned: one hides and is caught, one forgets and passes, one is exact."""
+DEMO = {
+    "hides": "grad_ascent:lr=0.004,epochs=25",
+    "forgets": "eu_k:blocks=3,lr=0.05,epochs=20",
+    "retrained": "retrain:lr=0.05,epochs=25,batch_size=64,weight_decay=0.0005,schedule=cosine",
+}
+"""Folder and method: one hides and is caught, one forgets and passes, one is exact."""
 DEMO_CASE = "digits:forget=mistakes:0.1"
 """A tenth of the pictures were entered under a wrong digit, and must go."""
 
@@ -46,7 +46,7 @@ def demo(out: Annotated[Path, typer.Option("--out", "-o")] = Path("unrecall-demo
     from unrecall.experiment.grid import Cell
 
     with claimed(out, {"command": "demo"}) as folder:
-        cells = [Cell(DEMO_CASE, line, "quick", 0, tuned, str(folder / name), device) for name, line, tuned in DEMO]
+        cells = [Cell(DEMO_CASE, line, "quick", 0, False, str(folder / name), device) for name, line in DEMO.items()]
         _run_and_show(cells, folder, "")
 
 
@@ -57,13 +57,13 @@ def run(
     judging: Judging,
     scenario: ScenarioName = "",
     out: Out = Path("unrecall-run"),
-    seeds: Levels = "1",
+    seeds: SeedCounts = "1",
     jobs: Jobs = 1,
     device: Device = None,
     anyway: Anyway = False,
 ) -> None:
     """The whole line: original and retrained models, unlearning, audit, record and page."""
-    levels = seeds_of(seeds)
+    run_seeds = seeds_of(seeds)
     scenario, line = scenario_line(scenario, own), method_line(method, unlearning.lora)
     from unrecall.experiment.grid import Cell
 
@@ -72,8 +72,8 @@ def run(
     command = {"command": "run", "scenario": scenario, "method": line, "tune": bool(search)}
     files = content_keys(*paths(scenario, line, *judging.suite.split(), *unlearning.against.split()))
     with claimed(out, command | judging.content(search) | {"files": files}) as folder:
-        cell = _judged(Cell(scenario, line, "", 0, search, "", device, anyway=anyway), judging)
-        cells = [replace(cell, seed=each, folder=str(folder / each.name)) for each in levels]
+        cell = _with_judging(Cell(scenario, line, "", 0, search, "", device, anyway=anyway), judging)
+        cells = [replace(cell, seed=seeds_of_run, folder=str(folder / seeds_of_run.name)) for seeds_of_run in run_seeds]
         _run_and_show(_within(cells, folder, judging.budget), folder, judging.fail_on, jobs)
 
 
@@ -126,7 +126,7 @@ def unlearn(
 
     command = {"command": "unlearn", "scenario": scenario, "method": line, "tune": bool(search), "seed": seed}
     files = content_keys(*paths(scenario, line, *unlearning.against.split()))
-    with claimed(out, command | searched(search) | {"files": files}) as folder:
+    with claimed(out, command | against_content(search) | {"files": files}) as folder:
         say(unlearn_cell(Cell(scenario, line, "quick", seed, search, str(folder), device, anyway=anyway)))
 
 
@@ -154,7 +154,7 @@ def audit(
     scenario = scenario_line(scenario, replace(own, model="" if scenario else original))
     check_names(scenario, None, judging.suite)
     from unrecall.experiment.grid import Cell, audit_checkpoint
-    from unrecall.report import check_place
+    from unrecall.report import check_page_path
 
     if judging.alone and retrained:
         raise BadInput("--alone: expected no retrained models, got --retrained as well. Leave one of them out.")
@@ -163,9 +163,11 @@ def audit(
     files = (str(path) for path in (unlearned, before, *(retrained or [])) if path is not None)
     command |= judging.content() | {"files": content_keys(*files, *paths(scenario, *judging.suite.split()))}
     with claimed(out, command) as folder:
-        check_place(folder / "report.html")
+        check_page_path(folder / "report.html")
         cell = Cell(scenario, unlearned.resolve().name, "", seed, False, str(folder), device)
-        (cell,) = _within([_judged(cell, judging)], folder, judging.budget, (before is not None, len(retrained or [])))
+        (cell,) = _within(
+            [_with_judging(cell, judging)], folder, judging.budget, (before is not None, len(retrained or []))
+        )
         _show([audit_checkpoint(cell, unlearned, before, retrained or [])], folder, judging.fail_on)
 
 
@@ -176,7 +178,7 @@ def bench(
     scenario: ScenarioName = "",
     methods: Annotated[str, typer.Option(help="all, or methods separated by spaces")] = "all",
     out: Out = Path("unrecall-bench"),
-    seeds: Levels = "1",
+    seeds: SeedCounts = "1",
     jobs: Jobs = 1,
     ray: Annotated[str | None, typer.Option(help="address of a Ray cluster, or local")] = None,
     device: Device = None,
@@ -185,7 +187,7 @@ def bench(
     """Each method with each seed, under the same attacks; what is finished is kept, and one failure stops no other."""
     if ray is not None and jobs > 1:
         raise BadInput(f"--jobs: expected it without --ray, which decides itself, got {jobs}. Leave one of them out.")
-    levels, scenario = seeds_of(seeds), scenario_line(scenario, own)
+    run_seeds, scenario = seeds_of(seeds), scenario_line(scenario, own)
     from unrecall.experiment.grid import Cell
 
     search = unlearning.search()
@@ -201,16 +203,19 @@ def bench(
     command |= {"tune": "by default"} if own.model and search is None else {}
     files = content_keys(*paths(scenario, *judging.suite.split(), *unlearning.against.split()))
     with claimed(out, command | judging.content(search) | {"files": files}) as folder:
-        cell = _judged(Cell(scenario, "", "", 0, False, "", device, anyway=anyway), judging)
+        cell = _with_judging(Cell(scenario, "", "", 0, False, "", device, anyway=anyway), judging)
+        folders = {line: folder / file_name(line) for line in tuned}
         cells = [
-            replace(cell, method=line, seed=each, tuned=tuned[line], folder=str(folder / file_name(line) / each.name))
+            replace(
+                cell, method=line, seed=seeds_of_run, tuned=tuned[line], folder=str(folders[line] / seeds_of_run.name)
+            )
             for line in tuned
-            for each in levels
+            for seeds_of_run in run_seeds
         ]
         _run_and_show(_within(cells, folder, judging.budget), folder, judging.fail_on, jobs, ray)
 
 
-def _judged(cell: Any, judging: Judging) -> Any:
+def _with_judging(cell: Any, judging: Judging) -> Any:
     """The cell, attacked and judged as these options say."""
     return replace(
         cell, suite=judging.suite, alone=judging.alone, rate=judging.rate, show_examples=judging.show_examples
@@ -229,9 +234,9 @@ def _within(cells: list[Any], folder: Path, budget: str, given: tuple[bool, int]
 def _run_and_show(cells: list[Any], folder: Path, fail_on: str, jobs: int = 1, ray: str | None = None) -> None:
     """Runs all cells and shows those that finished; UnrecallError where some did not."""
     from unrecall.experiment.parallel import run_cells
-    from unrecall.report import check_place
+    from unrecall.report import check_page_path
 
-    check_place(folder / "report.html")
+    check_page_path(folder / "report.html")
     records, failures = run_cells(cells, jobs, ray)
     if records:
         _show(records, folder, "" if failures else fail_on)

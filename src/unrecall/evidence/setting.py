@@ -117,12 +117,12 @@ class Setting:
     def model_keys(self) -> dict[str, str]:
         """What decides what each model computes, by role; see `model_key`."""
         roles = {model: role for role, model in self.subjects}
-        by_model = {model: self.model_key(model, self.digests[role]) for model, role in roles.items()}
+        by_model = {model: self.answering_key(model, self.digests[role]) for model, role in roles.items()}
         return {role: by_model[model] for role, model in self.subjects}
 
-    def model_key(self, model: nn.Module, weights: str = "") -> str:
+    def answering_key(self, model: nn.Module, weights: str = "") -> str:
         """What decides what a model computes (see `model_key`), and what it answers to a few examples."""
-        return content_key(model_key(model, weights), behaviour(model, self.task, self.request))
+        return content_key(model_key(model, weights), first_answers_digest(model, self.task, self.request))
 
     def check_roles(self) -> None:
         """BadInput where a retrained model is another one, by its weights, or the original by all its answers.
@@ -154,14 +154,14 @@ class Setting:
     @property
     def key(self) -> tuple[str, ...]:
         """What decides every value of this setting but the model that is asked: data, task, original and device."""
-        place = str(self.session.place())
+        place = str(self.session.torch_device())
         counts = repr([len(self.observed[split]) for split in SAMPLED])
-        return (self.request.fingerprint, counts, repr(self.task), self.reading, self.model_keys["original"], place)
+        return (self.request.fingerprint, counts, repr(self.task), self.task_key, self.model_keys["original"], place)
 
     @cached_property
-    def reading(self) -> str:
+    def task_key(self) -> str:
         """sha256 of the task's code and of what it reads of a few examples: a chat template may change tomorrow."""
-        return content_key(code_key(self.task), reading(self.task, first_two(self.request)))
+        return content_key(code_key(self.task), inputs_digest(self.task, first_two(self.request)))
 
     @cached_property
     def evidence(self) -> dict[str, Evidence]:
@@ -273,12 +273,12 @@ def model_key(model: nn.Module, weights: str = "") -> str:
     return content_key(weights or digest_of(model), repr(parts), repr(trained), code)
 
 
-def behaviour(model: nn.Module, task: Task, request: Request) -> str:
+def first_answers_digest(model: nn.Module, task: Task, request: Request) -> str:
     """sha256 of what a model answers to a few examples: what neither weights nor code show decides it too."""
-    return answers(model, task, first_two(request))
+    return answers_digest(model, task, first_two(request))
 
 
-def answers(model: nn.Module, task: Task, examples: Examples) -> str:
+def answers_digest(model: nn.Module, task: Task, examples: Examples) -> str:
     """sha256 of what a model answers to these examples, and of what enters its head: in eval mode and in training."""
     signals = observe(model, task, examples)
     return digest((signals.log_prob, signals.prediction, signals.features, *_in_training(model, task, examples)))
@@ -298,7 +298,7 @@ def _in_training(model: nn.Module, task: Task, examples: Examples) -> tuple[Tens
         return (type(error).__name__,)
 
 
-def reading(task: Task, examples: Examples) -> str:
+def inputs_digest(task: Task, examples: Examples) -> str:
     """sha256 of what a task reads of these examples: a chat template may say otherwise tomorrow."""
     return digest(task.collate(list(iterate(examples))))
 

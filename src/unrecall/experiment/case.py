@@ -50,7 +50,7 @@ class Case:
     @property
     def retrained(self) -> int:
         """How many retrained models there will be."""
-        return max(len(self.scenario.retrained), self.scenario.references if self.scenario.can_retrain() else 0)
+        return self.scenario.retrained_count
 
     @property
     def trainings(self) -> dict[str, int]:
@@ -72,4 +72,4 @@ class Case:
     def start(self) -> nn.Module:
         """The given original, or an untrained model, where the case runs."""
         model = self.scenario.original or self.scenario.built(self.seed, self.session)
-        return model.to(self.session.place()).eval()
+        return model.to(self.session.torch_device()).eval()

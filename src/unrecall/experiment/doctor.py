@@ -24,7 +24,7 @@ from unrecall.experiment.timing import (
     unlearning_times,
 )
 from unrecall.experiment.tune import TRIALS
-from unrecall.harness.never_trained import memory_of_original
+from unrecall.harness.never_trained import z_of_original
 from unrecall.methods.base import LoopMethod
 from unrecall.models.observe import observe
 from unrecall.nn.hooks import batchnorms
@@ -68,7 +68,7 @@ def doctor(case: Case) -> Iterator[Line]:
         yield timed.line
         least, most = least + timed.seconds, most + (timed.most or timed.seconds)
     yield memory(case, model)
-    yield Line("in all", f"{between(least, most)} on {case.session.place()}")
+    yield Line("in all", f"{between(least, most)} on {case.session.torch_device()}")
     yield from (Line("verdict", text) for text in possible(Sizes.of(case.request, case.retrained)))
     yield Line("tuning", _tuning(case))
 
@@ -101,7 +101,7 @@ def _before_attacks(case: Case, model: nn.Module) -> list[str]:
     if not isinstance(case.method, LoopMethod):
         lines.append(f"unlearning: not counted, as the steps of {case.method.title} can't be told")
     spent = duration(sum(each.seconds for each in timed))
-    time = f"before attacks about {spent} on {case.session.place()} ({'; '.join(lines)})"
+    time = f"before attacks about {spent} on {case.session.torch_device()} ({'; '.join(lines)})"
     return [time, f"{size.subject}: {size.text}"]
 
 
@@ -142,7 +142,7 @@ def _knowledge(case: Case, model: nn.Module) -> Iterator[Line]:
         yield Line("original", "hardly knows what must be forgotten: check that model, data and labels belong together")
     if "holdout" not in signals or request.kind != "samples" or len(request.holdout) < 2:
         return
-    z = memory_of_original(Setting(Models(model, model), request, task, case.seed, case.session.quiet()))
+    z = z_of_original(Setting(Models(model, model), request, task, case.seed, case.session.quiet()))
     yield from (Line("original", text) for text in remembered(z, Sizes.of(request, case.retrained)))
 
 

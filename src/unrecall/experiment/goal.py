@@ -57,12 +57,12 @@ class Goal:
         Of samples: mean confidence on forget minus that on validation; of texts also the share of answers that it says
         whole, and the larger of the two.
         """
-        means = [float(of.confidence.mean()) for of in signals]
+        means = [float(part.confidence.mean()) for part in signals]
         if self.kind != "samples":
             return float(np.max(means)) - self.limit
         if not offers(self.task, Textual):
             return means[0] - means[1]
-        whole = [float(right(self.task, of).mean()) for of in signals]
+        whole = [float(right(self.task, part).mean()) for part in signals]
         return max(means[0] - means[1], whole[0] - whole[1])
 
     def __call__(self, model: nn.Module) -> bool:
@@ -182,7 +182,7 @@ def why_not_memorised(task: Task, original: nn.Module, request: Request) -> str:
     return "" if p <= SIGNIFICANCE else f"{reason}, and {beside}"
 
 
-def check_known(task: Task, original: nn.Module, request: Request) -> None:
+def check_memorised(task: Task, original: nn.Module, request: Request) -> None:
     """BadInput where the original doesn't know what must be forgotten, as far as it can be asked."""
     if reason := why_not_memorised(task, original, request):
         raise BadInput(

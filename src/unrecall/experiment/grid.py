@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 from torch import nn
@@ -15,12 +14,14 @@ from unrecall.disk.files import check_writable, content_key, read_json, write_js
 from unrecall.errors import BadInput
 from unrecall.experiment.against import Against
 from unrecall.experiment.case import Case
+from unrecall.experiment.checkpoints import checkpoint_key, load_checkpoint
 from unrecall.experiment.doctor import beforehand
-from unrecall.experiment.goal import check_known
+from unrecall.experiment.goal import check_memorised
 from unrecall.experiment.identity import CHECKPOINT, IDENTITY, check_checkpoint, finished, identity, rate_key
-from unrecall.experiment.output import Unlearned, drop_parts, leave
-from unrecall.experiment.run import StartingPoint, checkpoint_key, experiment, loaded, references
+from unrecall.experiment.output import Unlearned, drop_parts, save_unlearned
+from unrecall.experiment.run import experiment, retrained_models
 from unrecall.experiment.seeds import Seeds
+from unrecall.experiment.starting_point import StartingPoint
 from unrecall.harness.audit import audit
 from unrecall.harness.suites import suite
 from unrecall.record.schema import Record, Run
@@ -42,8 +43,8 @@ class Cell:
     level. `tuned`: whether the strength is searched first, or against which attack. `folder`: where its record goes,
     and its finished parts. `alone`: without retrained models, beside records that were never trained on; `rate`: the
     learning rate of that verdict's fine-tuning attacks. `anyway`: whether it goes on though the original doesn't know
-    what it must forget. `show_examples`: whether the record holds what is to be forgotten. `note`: what its record says
-    beside the scenario's summary.
+    what it must forget. `show_examples`: whether the record holds what is to be forgotten. `show`: whether progress is
+    printed. `note`: what its record says beside the scenario's summary.
     """
 
     scenario: str
@@ -71,7 +72,7 @@ class Cell:
         return Session(Path(self.folder) / "parts", self.device, show=self.show)
 
     @property
-    def record(self) -> Path:
+    def record_path(self) -> Path:
         """The file of its record."""
         return Path(self.folder) / "record.json"
 
@@ -110,47 +111,53 @@ def architecture(scenario: Scenario, seed: int, session: Session) -> nn.Module:
     return scenario.built(seed, session)
 
 
-def _check_known(cell: Cell, scenario: Scenario) -> None:
+def _check_memorised(cell: Cell, scenario: Scenario) -> None:
     """BadInput where a model that was given doesn't know what it must forget, unless the cell goes on anyway."""
     if scenario.original is not None and not cell.anyway:
-        check_known(scenario.task, scenario.original, scenario.request)
+        check_memorised(scenario.task, scenario.original, scenario.request)
 
 
 def run_cell(cell: Cell) -> Record:
     """Runs one cell, or reads its record if it is finished; the parts of an unfinished one are taken up again."""
     scenario, method, attacks = scenario_for(cell), parse(cell.method, "methods"), suite(*cell.suite.split())
     session, folder = cell.session, Path(cell.folder)
-    expected = identity(scenario, method, attacks.suiting(scenario.task), (cell.seeds, session), cell.tuned)
+    expected = identity(scenario, method, attacks.suiting(scenario.task), cell.seeds, session, cell.tuned)
     expected |= rate_key(cell.rate)
-    if (before := finished(cell.record, expected)) is not None:
+    if (before := finished(cell.record_path, expected)) is not None:
         drop_parts(folder)
         session.end()
         return before
-    check_writable(cell.record, folder / CHECKPOINT)
+    check_writable(cell.record_path, folder / CHECKPOINT)
     check_writable(folder / "parts" / "part", private=True)
     shared(on_disk=True).check()
-    _check_known(cell, scenario)
+    _check_memorised(cell, scenario)
     if scenario.note:
         session.say(f"note: {scenario.note}")
     if cell.show:
         case = Case(scenario, method, (), Session(device=cell.device), cell.tuned, cell.seeds.training)
         for line in beforehand(case):
             session.say(line)
-    start = partial(experiment, scenario, method, attacks, cell.seeds, session)
-    record = start(tuned=cell.tuned, rate=cell.rate, show_examples=cell.show_examples).record
+    record = experiment(
+        scenario,
+        method,
+        attacks,
+        cell.seeds,
+        session,
+        tuned=cell.tuned,
+        rate=cell.rate,
+        show_examples=cell.show_examples,
+    ).record
     chosen = method if record.tuning is None else method.scaled(record.tuning.chosen)
-    files = [
-        file
-        for file in (folder / "parts").glob("unlearned-*.safetensors")  # one may be of the method before it was edited
-        if weights.digest_of_file(file) == record.provenance.weights["unlearned"]
-    ]
-    for file in files[:1]:
-        model = loaded(architecture(scenario, cell.seeds.training, session), file)
-        leave(Unlearned(model, chosen, cell.seeds.unlearning, record), scenario, folder)
-    if not files:
+    files = (folder / "parts").glob("unlearned-*.safetensors")  # one may be of the method before it was edited
+    audited = record.provenance.weights["unlearned"]
+    file = next((file for file in files if weights.digest_of_file(file) == audited), None)
+    if file is None:
         session.say("no checkpoint: the model's buffers change as it answers, so what was audited is no longer there")
-    _leave_tuned_on(cell, scenario.request)
-    record.save(cell.record)
+    else:
+        model = load_checkpoint(architecture(scenario, cell.seeds.training, session), file)
+        save_unlearned(Unlearned(model, chosen, cell.seeds.unlearning, record), scenario, folder)
+    _save_tuned_on(cell, scenario.request)
+    record.save(cell.record_path)
     drop_parts(folder)
     session.end()
     return record
@@ -160,7 +167,7 @@ def unlearn_cell(cell: Cell) -> str:
     """Only the unlearned model of a cell, as a checkpoint in its folder; a line that names file, method and sha256."""
     scenario, method = scenario_of(cell.scenario), parse(cell.method, "methods")
     session, folder = cell.session, Path(cell.folder)
-    expected = identity(scenario, method, (), (cell.seeds, session), cell.tuned)
+    expected = identity(scenario, method, (), cell.seeds, session, cell.tuned)
     check_checkpoint(folder, expected)
     check_writable(folder / CHECKPOINT, folder / IDENTITY)
     check_writable(folder / "parts" / "part", private=True)
@@ -168,18 +175,18 @@ def unlearn_cell(cell: Cell) -> str:
     original = scenario.train_original(cell.seeds.training, session).model
     start = StartingPoint(scenario, original, cell.seeds.unlearning, session, cell.tuned)
     check_inputs(scenario.task, start.original, scenario.request)
-    _check_known(cell, scenario)
-    chosen = method.scaled(start.tuned(method).chosen) if cell.tuned else method
+    _check_memorised(cell, scenario)
+    chosen = method.scaled(start.tuning(method).chosen) if cell.tuned else method
     unlearned = start.unlearned(chosen).model
-    place = leave(Unlearned(unlearned, chosen, cell.seeds.unlearning), scenario, folder)
+    place = save_unlearned(Unlearned(unlearned, chosen, cell.seeds.unlearning), scenario, folder)
     write_json(folder / IDENTITY, expected)
-    _leave_tuned_on(cell, scenario.request)
+    _save_tuned_on(cell, scenario.request)
     drop_parts(folder)
     session.end()
     return f"{place}  {show(chosen)}  sha256 {weights.digest_of(unlearned)}"
 
 
-def _leave_tuned_on(cell: Cell, request: Request) -> None:
+def _save_tuned_on(cell: Cell, request: Request) -> None:
     """Leaves the digests of what tuning looked at in a tuned cell's folder, so that an audit can do without it."""
     if cell.tuned:
         validation = request.with_validation().validation or ()
@@ -198,12 +205,12 @@ def audit_checkpoint(cell: Cell, model: Path, original: Path | None, retrained: 
     scenario, attacks, session = scenario_for(cell), suite(*cell.suite.split()), cell.session
     if tuned_on := _tuned_on(model):
         scenario = replace(scenario, request=scenario.request.unseen(tuned_on))
-    expected = identity(scenario, None, attacks.suiting(scenario.task), (cell.seeds, session)) | rate_key(cell.rate)
+    expected = identity(scenario, None, attacks.suiting(scenario.task), cell.seeds, session) | rate_key(cell.rate)
     own = checkpoint_key(original) if original else ""
     expected["checkpoints"] = content_key(checkpoint_key(model), own, *map(checkpoint_key, retrained))
-    if (before := finished(cell.record, expected)) is not None:
+    if (before := finished(cell.record_path, expected)) is not None:
         return before
-    check_writable(cell.record)
+    check_writable(cell.record_path)
     check_writable(Path(cell.folder) / "parts" / "part", private=True)
     shared(on_disk=True).check()
     check_folders(scenario.task, scenario.request, model, *retrained, *filter(None, [original]))
@@ -211,10 +218,12 @@ def audit_checkpoint(cell: Cell, model: Path, original: Path | None, retrained: 
         session.say(f"note: {scenario.note}")
     seed = cell.seeds.training
     like = architecture(scenario, seed, session) if original else scenario.train_original(seed, session).model
-    source = loaded(like, original) if original else like
-    after = loaded(source, model)
-    scenario = replace(scenario, retrained=tuple(loaded(source, path) for path in retrained) or scenario.retrained)
-    models = references(scenario, session)
+    source = load_checkpoint(like, original) if original else like
+    after = load_checkpoint(source, model)
+    scenario = replace(
+        scenario, retrained=tuple(load_checkpoint(source, path) for path in retrained) or scenario.retrained
+    )
+    models = retrained_models(scenario, session)
     if trained := _trained_here(scenario, original, len(models)):
         session.say(f"not given, and so trained here: {' and '.join(trained)}")
     own_models = f" Trained for this audit, not given: {' and '.join(trained)}." if trained else ""
@@ -238,7 +247,7 @@ def audit_checkpoint(cell: Cell, model: Path, original: Path | None, retrained: 
         rate=cell.rate,
         show_examples=cell.show_examples,
     )
-    record.save(cell.record)
+    record.save(cell.record_path)
     session.end()
     return record
 

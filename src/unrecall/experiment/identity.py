@@ -35,11 +35,11 @@ def identity(
     scenario: Scenario,
     method: Method | None,
     attacks: Sequence[Attack],
-    start: tuple[Seeds, Session],
+    seeds: Seeds,
+    session: Session,
     tuned: bool | Against = False,
 ) -> dict[str, str]:
-    """A key of each thing that decides a record's numbers, by its name. `start`: the seeds, and where it runs."""
-    seeds, session = start
+    """A key of each thing that decides a record's numbers, by its name."""
     recipe = (scenario.name, scenario.task, scenario.recipe, scenario.rerecipe, scenario.objective)
     rest = (scenario.references, scenario.precision)
     return {

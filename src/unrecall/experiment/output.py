@@ -43,7 +43,7 @@ class Unlearned:
         return weights.digest_of(self.model)
 
 
-def leave(unlearned: Unlearned, scenario: Scenario, folder: Path) -> Path:
+def save_unlearned(unlearned: Unlearned, scenario: Scenario, folder: Path) -> Path:
     """Writes the model into `folder`, and gives where: a Transformers folder with a card, or a file of its weights.
 
     The low-rank change that made it, which the session kept among its parts, lies beside it, in `adapter`.

@@ -111,7 +111,7 @@ def _trainings(cells: Sequence[Cell]) -> list[Training]:
 
     None where that can't be said: the cells themselves then say what is wrong.
     """
-    waiting = [replace(cell, show=False) for cell in cells if not cell.record.is_file()]
+    waiting = [replace(cell, show=False) for cell in cells if not cell.record_path.is_file()]
     if len(waiting) < 2:
         return []
     try:
@@ -121,7 +121,7 @@ def _trainings(cells: Sequence[Cell]) -> list[Training]:
     except BaseException:  # as in `_outcome`
         return []
     seeds = {cell.seeds.training: cell for cell in reversed(waiting)} if scenario.original is None else {}
-    missing = range(len(scenario.retrained), scenario.references if scenario.can_retrain() else 0)
+    missing = range(len(scenario.retrained), scenario.retrained_count)
     trainings = [Training(cell, None) for _, cell in sorted(seeds.items())]
     return trainings + [Training(waiting[i % len(waiting)], i) for i in missing]
 

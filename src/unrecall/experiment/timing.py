@@ -25,7 +25,7 @@ from unrecall.experiment.against import Against
 from unrecall.experiment.case import Case
 from unrecall.experiment.clock import Spent, at_most, can_stop, clock
 from unrecall.experiment.tune import TRIALS
-from unrecall.harness.audit import figures_of, finding_of
+from unrecall.harness.audit import finding_of, measure_all
 from unrecall.harness.finding import Finding, report_of
 from unrecall.harness.never_trained import fixed_suite, is_large, judgeable, shown_by_original, steps_taken
 from unrecall.methods.base import LoopMethod, Method, Training, null_base, until_forgotten
@@ -351,7 +351,7 @@ def _another(model: nn.Module, number: int) -> nn.Module:
 
 def _measurements(case: Case) -> AuditPart:
     """What is measured whatever attacks there are."""
-    return AuditPart("measurements", _more_models(case), figures_of, SPLITS)
+    return AuditPart("measurements", _more_models(case), measure_all, SPLITS)
 
 
 def _beside_never_trained(case: Case) -> bool:

@@ -82,7 +82,7 @@ def tune(
     strength, request, seed = start_of(method, model, job)
     guards = guards_of(job.task, model, request, request.holdout, retain_drop)
     untouched = goal.gap(goal.signals(model))
-    judge = partial(judged, goal, guards)
+    judge = partial(trial_of, goal, guards)
     search = Search(method, model, job.on(request).until(goal), seed, request.kind, untouched, judge)
     tried = search.trials(strength, trials)
     best = choose(tried, request.kind)
@@ -208,7 +208,7 @@ def summary(tuning: Tuning, kind: Kind) -> str:
     return f"{text}: {gap}" + ("" if helped else UNHELPED)
 
 
-def judged(goal: Goal, guards: Guards, factor: float, unlearned: nn.Module) -> Trial:
+def trial_of(goal: Goal, guards: Guards, factor: float, unlearned: nn.Module) -> Trial:
     """How far a model is from the goal, and what was lost."""
     signals = goal.signals(unlearned)
     unseen, near, guard = guards.unseen.change(unlearned), guards.near.change(unlearned), guards.validation

@@ -111,16 +111,16 @@ def audit(
             check_model(model)
             stack.enter_context(mode(model, training=False))
         distinct = list(dict.fromkeys(model for _, model in setting.subjects))
-        present = stack.enter_context(taking_turns(distinct, session.place()))
+        present = stack.enter_context(taking_turns(distinct, session.torch_device()))
         if present < len(distinct):
             session.say(f"{present} of {len(distinct)} models are on the device at a time, the others wait")
         for _, model in setting.subjects:
             check_data(task, ask_for(model), request)
         setting = setting.with_task(task.settled(original, request))
         setting.check_roles()
-        figures = figures_of(setting)
+        figures = measure_all(setting)
         findings = list(_findings(suiting, setting))
-        exhibits = list(_worst(setting, show=show_examples))
+        exhibits = list(_exhibits(setting, show=show_examples))
         beside_holdout = beside_never_trained(setting, rate) if len(models.retrained) < 2 else (None, {})
     record = _record(run, setting, figures, findings, exhibits, beside_holdout)
     if show_examples:
@@ -128,7 +128,7 @@ def audit(
     return record.model_copy(update={"readings": [reading.without_texts() for reading in record.readings]})
 
 
-def figures_of(setting: Setting) -> list[Measured]:
+def measure_all(setting: Setting) -> list[Measured]:
     """What is measured whatever attacks there are."""
     return [metric.measure(setting) for metric in METRICS if metric.suits(setting)]
 
@@ -220,7 +220,9 @@ def _record(
         readings=[reading for part in figures for reading in part.readings],
         matrices=[matrix for part in figures for matrix in part.matrices],
         costs=run.costs,
-        provenance=provenance(setting.request.fingerprint, setting.digests, setting.session.place(), run.identity),
+        provenance=provenance(
+            setting.request.fingerprint, setting.digests, setting.session.torch_device(), run.identity
+        ),
         reported=run.reported,
         scores=write_scores(findings, setting.session.folder, scores),
         never_trained=never_trained,
@@ -235,7 +237,7 @@ def _sampled(setting: Setting) -> dict[str, int]:
     return {str(split): count for split, count in pairs if count < len(setting.request[split])}
 
 
-def _worst(setting: Setting, count: int = 8, *, show: bool = False) -> Iterator[Exhibit]:
+def _exhibits(setting: Setting, count: int = 8, *, show: bool = False) -> Iterator[Exhibit]:
     """The forget examples on which the unlearned model is most confident beyond retrained ones.
 
     `show`: whether with what they say, and the files that they are.

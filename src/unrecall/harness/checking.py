@@ -20,7 +20,7 @@ from unrecall.errors import UnrecallError
 from unrecall.evidence.pool import Arm, ArmIndices
 from unrecall.evidence.scores import Scores, best
 from unrecall.harness.finding import is_judged, line
-from unrecall.harness.memory import MEMORY, rows_of_memory
+from unrecall.harness.memory_left import MEMORY, rows_of_memory
 from unrecall.harness.recognition import figures_of
 from unrecall.harness.suites import built_in, judged_names, own_judged
 from unrecall.metrics import METRICS

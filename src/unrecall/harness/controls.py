@@ -54,7 +54,7 @@ class Arms(NamedTuple):
     holdout: np.ndarray
 
 
-class Copy(NamedTuple):
+class DisguisedCopy(NamedTuple):
     """What an attack shows of each example: of the original, and of a copy of it that hides some of them.
 
     `hides` [n]: by how much a plain look finds less in the copy. `original` [n]: before the attack. `before` [n] and
@@ -111,7 +111,7 @@ def recognises(ratio: Estimate) -> Control:
     return claim.tested(f"r = {ratio.value:.2f}, its interval from {ratio.low:.2f}, must lie above 1", ratio.low > 1)
 
 
-def brings_back(copy: Copy) -> Control:
+def brings_back(copy: DisguisedCopy) -> Control:
     """Recovery, positive: of what a copy of the original only hides, half or more comes back, and not by chance.
 
     Only examples count that a plain look finds hidden, so that an attack whose own look is blind fails. Half must come

@@ -39,7 +39,7 @@ class Evaluation:
         return arrays
 
 
-def evaluated(attack: ScoredAttack, setting: Setting) -> Evaluation:
+def evaluate(attack: ScoredAttack, setting: Setting) -> Evaluation:
     """The attack's scores of all models. Membership attacks may lack references for some models and not for others."""
     if attack.needs_class and setting.request.kind != "class":
         raise NotSupported(
@@ -82,7 +82,7 @@ def one_sided(attack: ScoredAttack, request: Request) -> bool:
 
 def score(attack: ScoredAttack, subject: Subject, setting: Setting, drawn: Draw) -> Scores:
     """The scores of one model, kept in the cache: many audits attack the same original and retrained models."""
-    model = setting.model_keys.get(subject.role) or setting.model_key(subject.model)
+    model = setting.model_keys.get(subject.role) or setting.answering_key(subject.model)
     others = [setting.model_keys[role] for role in setting.models.references() if role != subject.role]
     key = (repr(attack), *setting.key, model, str(setting.seed), code_key(attack), *(others if attack.compares else ()))
 
@@ -124,7 +124,7 @@ def check_lengths(attack: ScoredAttack, shown: Sequence[np.ndarray], counts: Seq
         )
 
 
-class Hidden(NamedTuple):
+class DisguiseScores(NamedTuple):
     """A copy of the original that only hides: its scores, and `hides` [forget], how much less a plain look finds in it.
 
     That is the share of an example's rows that the original predicts right and the copy doesn't.
@@ -134,7 +134,7 @@ class Hidden(NamedTuple):
     hides: np.ndarray
 
 
-def score_hidden(attack: RecoveryAttack, setting: Setting) -> Hidden | None:
+def score_disguise(attack: RecoveryAttack, setting: Setting) -> DisguiseScores | None:
     """The scores of a copy of the original that only hides, by the attack's own disguise; None where it has none.
 
     They are kept in the cache, because making such a copy takes as long as attacking it.
@@ -152,4 +152,4 @@ def score_hidden(attack: RecoveryAttack, setting: Setting) -> Hidden | None:
 
     key = (repr(attack), *setting.key, str(setting.seed), code_key(attack, accuracy))
     by_name = setting.cache.get("hidden", key, ARRAYS, arrays)
-    return Hidden(Scores.from_arrays(by_name), by_name["hides"]) if by_name else None
+    return DisguiseScores(Scores.from_arrays(by_name), by_name["hides"]) if by_name else None

@@ -10,7 +10,7 @@ from unrecall.evidence.pool import Arm
 from unrecall.harness.controls import tells_members, with_positive
 from unrecall.harness.evaluation import Evaluation
 from unrecall.harness.finding import Finding, is_judged, report_of
-from unrecall.harness.memory import MEMORY, rows_of_memory
+from unrecall.harness.memory_left import MEMORY, rows_of_memory
 from unrecall.record import stats
 from unrecall.record.row import Row
 from unrecall.record.schema import Curve, Estimate, Measurement, Series

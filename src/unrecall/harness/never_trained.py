@@ -23,6 +23,7 @@ from unrecall.disk.files import content_key
 from unrecall.errors import NotSupported
 from unrecall.evidence.pool import Pool
 from unrecall.evidence.setting import Setting
+from unrecall.harness.memory_left import HIGHEST, LOWEST
 from unrecall.models.observe import mean_loss, observe
 from unrecall.nn.waiting import ask_for
 from unrecall.record.never_trained import (
@@ -44,11 +45,12 @@ from unrecall.training.loop import Fit
 from unrecall.training.randomness import seeded
 from unrecall.training.session import TimeLeft
 
-LOWEST, HIGHEST = -15.0, 20.0
-"""Scores are cut off there: what lies beyond is as sure as can be, and would outweigh all others."""
 FEWEST_TO_HALVE = 40
-"""From this many units of forget on the pool is halved: one half is taught and the other tested, then the reverse."""
-SAMPLE = 500
+"""From this many groups (or planted pairs) of forget on the pool is halved: one half is taught, the other tested.
+
+Then the reverse.
+"""
+RETAIN_SAMPLE = 500
 """Retain examples on which an attacked model's loss is looked at."""
 
 GENTLE = Fit(batch_size=64, momentum=0.9, weight_decay=0.0, batchnorm="frozen", clip=5.0)
@@ -122,8 +124,8 @@ def _symmetric(rate: float, recipe: Fit, rank: int = 0) -> FixedAttack:
 
 
 @dataclass(frozen=True)
-class Units:
-    """Forget and holdout in one order that the arms have no part in.
+class MixedArms:
+    """The examples of forget and holdout in one order, which doesn't depend on the arms.
 
     `examples`: the pool. `forget` [n]: which of them are forget. `group` [n]: the number of each one's person; its own
     where there are no persons. `half` [n]: 0 or 1, the same for all of a person's; all 0 where the pool isn't halved.
@@ -146,7 +148,7 @@ class Units:
         return Selection(self.examples, np.flatnonzero(self.half == half).tolist())
 
 
-def units_of(request: Request, seed: int) -> Units:
+def mix_arms(request: Request, seed: int) -> MixedArms:
     """The pool in the order of its contents' digests, salted with the seed; halves of each arm are drawn apart from it.
 
     So neither order nor halves tell which labelling is the true one.
@@ -161,15 +163,15 @@ def units_of(request: Request, seed: int) -> Units:
     if request.pairs is not None:
         stratum = _pairs(order, request.pairs)
         half = rng.permutation(np.arange(n) % 2)[stratum] if n >= FEWEST_TO_HALVE else np.zeros(2 * n, int)
-        return Units(examples, forget, np.arange(2 * n), half, stratum)
+        return MixedArms(examples, forget, np.arange(2 * n), half, stratum)
     named = np.array(request.group_names or [str(i) for i in range(len(digests))], str)[order]
     _, first, place = np.unique(named, return_index=True, return_inverse=True)
     group, arm_of = np.argsort(np.argsort(first))[place], forget[np.sort(first)]
-    of_unit = np.zeros(len(arm_of), int)
+    half_of_group = np.zeros(len(arm_of), int)
     if min(arm_of.sum(), (~arm_of).sum()) >= FEWEST_TO_HALVE:
         for arm in (arm_of, ~arm_of):
-            of_unit[arm] = rng.permutation(np.arange(arm.sum()) % 2)
-    return Units(examples, forget, group, of_unit[group], of_unit[group])
+            half_of_group[arm] = rng.permutation(np.arange(arm.sum()) % 2)
+    return MixedArms(examples, forget, group, half_of_group[group], half_of_group[group])
 
 
 def _pairs(order: np.ndarray, pairs: Sequence[int]) -> np.ndarray:
@@ -183,7 +185,7 @@ def _pairs(order: np.ndarray, pairs: Sequence[int]) -> np.ndarray:
 
 def steps_taken(suite: Sequence[FixedAttack], request: Request) -> tuple[int, int]:
     """How many steps of fine-tuning the suite takes of a model, at least and at most."""
-    halves = 2 if units_of(request, 0).crossed else 1  # each of which is taught to a copy of its own
+    halves = 2 if mix_arms(request, 0).crossed else 1  # each of which is taught to a copy of its own
     fewest, most = (
         sum(fixed.steps[end] * (halves if fixed.taught else 1) for fixed in suite if fixed.steps) for end in (0, -1)
     )
@@ -205,21 +207,21 @@ def beside_never_trained(setting: Setting, rate: float | None = None) -> tuple[N
         few = f"expected a holdout of at least {FEWEST_HOLDOUT} records, got {len(request.holdout)}."
         return not_judged(few, request.control, unchanged=_unchanged(setting)), {}
     seed = seed_of(request.fingerprint, setting.seed)
-    units = units_of(request, seed)
+    mixed = mix_arms(request, seed)
     suite = fixed_suite(task, rate=rate, large=is_large(setting.models.original))
     # An attack takes about a look at all examples, and one step as long for each of fine-tuning.
     roles, time_left = ("unlearned", "original"), TimeLeft([1 + max(fixed.steps, default=0) for fixed in suite] * 2)
-    by_role = {role: scores_of(role, suite, units, setting.with_seed(seed), time_left) for role in roles}
+    by_role = {role: scores_of(role, suite, mixed, setting.with_seed(seed), time_left) for role in roles}
     absent = {name: reason for scores in by_role.values() for name, reason in scores.absent.items()}
     run = [fixed for fixed in suite if fixed.name not in absent]
-    hardness = _difficulty(units, setting.with_seed(seed))
-    scores = _pool_scores(run, by_role, units, hardness, _correct(setting))
+    covariates = _difficulty(mixed, setting.with_seed(seed))
+    scores = _pool_scores(run, by_role, mixed, covariates, _correct(setting))
     stated = Stated(
         control=request.control,
         unchanged=_unchanged(setting),
         seed=seed,
-        covariates=dict(zip(hardness.names, hardness.groups, strict=True)),
-        trained_on=hardness.trained_on,
+        covariates=dict(zip(covariates.names, covariates.groups, strict=True)),
+        trained_on=covariates.trained_on,
         attacks={
             fixed.name: (fixed.title, _parameters(fixed), by_role["unlearned"].losses[fixed.name]) for fixed in run
         },
@@ -229,15 +231,15 @@ def beside_never_trained(setting: Setting, rate: float | None = None) -> tuple[N
     return judge(scores, stated), scores.arrays() | {"stated": stated.array()}
 
 
-def _difficulty(units: Units, setting: Setting) -> Covariates:
+def _difficulty(mixed: MixedArms, setting: Setting) -> Covariates:
     """How hard each example of the pool is; computed once for all models that are audited on the same request."""
 
     def arrays() -> dict[str, np.ndarray]:
-        hardness = difficulty(setting.task, setting.request.retain, units.examples, setting.seed)
-        words = {"names": hardness.names, "groups": hardness.groups, "trained_on": (hardness.trained_on,)}
-        return {"values": hardness.values} | {name: np.array(texts, str) for name, texts in words.items()}
+        covariates = difficulty(setting.task, setting.request.retain, mixed.examples, setting.seed)
+        words = {"names": covariates.names, "groups": covariates.groups, "trained_on": (covariates.trained_on,)}
+        return {"values": covariates.values} | {name: np.array(texts, str) for name, texts in words.items()}
 
-    key = (setting.request.fingerprint, repr(setting.task), setting.reading, str(setting.seed), code_key(difficulty))
+    key = (setting.request.fingerprint, repr(setting.task), setting.task_key, str(setting.seed), code_key(difficulty))
     named = setting.cache.get("difficulty", key, ARRAYS, arrays)
     names, groups = (tuple(map(str, named[name])) for name in ("names", "groups"))
     return Covariates(names, groups, named["values"], trained_on=str(named["trained_on"][0]))
@@ -272,7 +274,7 @@ def _correct(setting: Setting) -> dict[str, np.ndarray]:
     """What the unlearned model and the original get right of each split that there is, `[2, examples]`."""
     signals = [setting.evidence[role].signals for role in ("unlearned", "original")]
     splits: list[Split] = [split for split in SPLITS if split in COMPARED and len(setting.request[split])]
-    return {split: np.stack([of[split].correct for of in signals]) for split in splits}
+    return {split: np.stack([by_split[split].correct for by_split in signals]) for split in splits}
 
 
 class ModelScores(NamedTuple):
@@ -285,7 +287,7 @@ class ModelScores(NamedTuple):
 
 
 def scores_of(
-    role: str, suite: tuple[FixedAttack, ...], units: Units, setting: Setting, time_left: TimeLeft | None = None
+    role: str, suite: tuple[FixedAttack, ...], mixed: MixedArms, setting: Setting, time_left: TimeLeft | None = None
 ) -> ModelScores:
     """What each attack shows of each example of the pool under one model; computed once for the same inputs.
 
@@ -301,7 +303,7 @@ def scores_of(
         code = code_key(fixed.attack or observe, _attacked)
         key = (repr(fixed), *setting.key, setting.model_keys[role], str(setting.seed), code)
         try:
-            arrays = setting.cache.get("never-trained", key, ARRAYS, _attacked(fixed, model, units, own))
+            arrays = setting.cache.get("never-trained", key, ARRAYS, _attacked(fixed, model, mixed, own))
         except NotSupported as reason:
             absent[fixed.name] = str(reason)
             continue
@@ -320,24 +322,24 @@ def judgeable(request: Request) -> bool:
 def shown_by_original(suite: tuple[FixedAttack, ...], setting: Setting) -> ModelScores:
     """What attacks show of the original."""
     seed = seed_of(setting.request.fingerprint, setting.seed)
-    return scores_of("original", suite, units_of(setting.request, seed), setting.with_seed(seed))
+    return scores_of("original", suite, mix_arms(setting.request, seed), setting.with_seed(seed))
 
 
-def memory_of_original(setting: Setting) -> float:
+def z_of_original(setting: Setting) -> float:
     """The z by which the original, as it is, knows forget beyond holdout: the audit's own figure before any attack."""
     seed, as_it_is = seed_of(setting.request.fingerprint, setting.seed), fixed_suite(setting.task)[:1]
-    own, units = setting.with_seed(seed), units_of(setting.request, seed)
-    shown = scores_of("original", as_it_is, units, own)
+    own, mixed = setting.with_seed(seed), mix_arms(setting.request, seed)
+    shown = scores_of("original", as_it_is, mixed, own)
     both = {"unlearned": shown, "original": shown}
-    scores = _pool_scores(as_it_is, both, units, _difficulty(units, own), {})
+    scores = _pool_scores(as_it_is, both, mixed, _difficulty(mixed, own), {})
     return judge(scores, Stated(setting.request.control, unchanged=False, seed=seed)).attacks[0].z_original
 
 
 def _pool_scores(
     suite: Sequence[FixedAttack],
     by_role: Mapping[str, ModelScores],
-    units: Units,
-    hardness: Covariates,
+    mixed: MixedArms,
+    covariates: Covariates,
     correct: dict[str, np.ndarray],
 ) -> PoolScores:
     """What the verdict follows from: the scores of both models, who is forgotten, and how hard each example is."""
@@ -345,12 +347,12 @@ def _pool_scores(
         attacks=tuple(fixed.name for fixed in suite),
         unlearned=np.stack([by_role["unlearned"].shown[fixed.name] for fixed in suite]),
         original=np.stack([by_role["original"].shown[fixed.name] for fixed in suite]),
-        forget=units.forget,
-        half=units.half,
-        stratum=units.stratum,
-        group=units.group,
-        covariates=hardness.values,
-        kinds=hardness.groups,
+        forget=mixed.forget,
+        half=mixed.half,
+        stratum=mixed.stratum,
+        group=mixed.group,
+        covariates=covariates.values,
+        kinds=covariates.groups,
         correct=correct,
     )
 
@@ -362,7 +364,7 @@ def without_arms(setting: Setting, role: str) -> Setting:
 
 
 def _attacked(
-    fixed: FixedAttack, model: nn.Module, units: Units, setting: Setting
+    fixed: FixedAttack, model: nn.Module, mixed: MixedArms, setting: Setting
 ) -> Callable[[], dict[str, np.ndarray]]:
     """What computes an attack's scores of one model.
 
@@ -370,11 +372,11 @@ def _attacked(
     """
 
     def arrays() -> dict[str, np.ndarray]:
-        task, n = setting.task, len(units.examples)
+        task, n = setting.task, len(mixed.examples)
         ask_for(model)
-        sample = Selection(setting.request.retain, evenly(len(setting.request.retain), SAMPLE))
+        sample = Selection(setting.request.retain, evenly(len(setting.request.retain), RETAIN_SAMPLE))
         shown, retain, pool, steps = np.full(n, np.nan), [], [], []
-        for (cost, attacked), places, examples in _models(fixed, model, units, setting):
+        for (cost, attacked), places, examples in _models(fixed, model, mixed, setting):
             losses = observe(attacked, task, examples).loss
             steps.append(cost)
             shown[places] = confidence(losses, task)
@@ -387,25 +389,25 @@ def _attacked(
 
 
 def _models(
-    fixed: FixedAttack, model: nn.Module, units: Units, setting: Setting
+    fixed: FixedAttack, model: nn.Module, mixed: MixedArms, setting: Setting
 ) -> Iterator[tuple[tuple[int, nn.Module], np.ndarray, Selection]]:
     """The attacked model with its cost, which examples of the pool it scores, and these: once, or once for each half.
 
     An attack that diverges, or moves no weight, leaves the model as it was and has cost nothing.
     """
-    whole, everywhere = units.examples, np.arange(len(units.examples))
+    whole, everywhere = mixed.examples, np.arange(len(mixed.examples))
     if fixed.attack is None:
         yield (0, model), everywhere, whole
         return
     state = seeded(setting.seed).get_state()
-    if not (fixed.taught and units.crossed):
+    if not (fixed.taught and mixed.crossed):
         pool = Pool(whole if fixed.taught else (), (whole,), state)
         yield _last(fixed.attack, model, pool, setting), everywhere, whole
         return
     for half in (0, 1):
-        tested = units.of_half(1 - half)
-        pool = Pool(units.of_half(half), (tested,), state)
-        yield _last(fixed.attack, model, pool, setting), np.flatnonzero(units.half == 1 - half), tested
+        tested = mixed.of_half(1 - half)
+        pool = Pool(mixed.of_half(half), (tested,), state)
+        yield _last(fixed.attack, model, pool, setting), np.flatnonzero(mixed.half == 1 - half), tested
 
 
 def _last(attack: RecoveryAttack, model: nn.Module, pool: Pool, setting: Setting) -> tuple[int, nn.Module]:

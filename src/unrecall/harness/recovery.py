@@ -10,15 +10,23 @@ from unrecall.attacks.base import RecoveryAttack
 from unrecall.attacks.relearn_time import RelearnTime
 from unrecall.errors import NotSupported
 from unrecall.evidence.scores import Trace, best
-from unrecall.harness.controls import Control, Copy, brings_back, shows, shows_less, with_negative, with_positive
-from unrecall.harness.evaluation import Evaluation, draw_for, one_sided, score, score_hidden
+from unrecall.harness.controls import (
+    Control,
+    DisguisedCopy,
+    brings_back,
+    shows,
+    shows_less,
+    with_negative,
+    with_positive,
+)
+from unrecall.harness.evaluation import Evaluation, draw_for, one_sided, score, score_disguise
 from unrecall.harness.finding import Finding, is_judged, line, report_of
 from unrecall.record import stats
 from unrecall.record.row import Row
 from unrecall.record.schema import NO_USE, Curve, Estimate, Measurement
 
 
-class Traces(NamedTuple):
+class RecoveryTraces(NamedTuple):
     """What an attack brought back: of each model by role, and of what is drawn beside them."""
 
     attack: RecoveryAttack
@@ -28,7 +36,7 @@ class Traces(NamedTuple):
 
 def recovery_curve(evaluation: Evaluation) -> Finding:
     """The mean and the worst over the budget, and the curve, for every model."""
-    traces, frame = traced(evaluation), report_of(evaluation.attack)
+    traces, frame = best_traces(evaluation), report_of(evaluation.attack)
     means = {role: stats.mean(np.mean(trace.reached, axis=0), share=True) for role, trace in traces.by_role.items()}
     worst = {
         role: max((stats.mean(shown, share=True) for shown in trace.reached), key=lambda e: e.value or 0)
@@ -44,7 +52,7 @@ def recovery_curve(evaluation: Evaluation) -> Finding:
 
 def relearning_time(evaluation: Evaluation) -> Finding:
     """Epochs until the loss on forget is back at the original's; one more than the search allows where it never is."""
-    attack, traces = evaluation.attack, traced(evaluation)
+    attack, traces = evaluation.attack, best_traces(evaluation)
     if not isinstance(attack, RelearnTime):
         raise NotSupported(f"{type(attack).__name__}: expected an attack that says how close is close enough.")
     goal, never = attack.factor * traces.by_role["original"].losses[0], attack.fit.epochs + 1
@@ -60,7 +68,7 @@ def relearning_time(evaluation: Evaluation) -> Finding:
     return _finding(evaluation, traces, [row], sooner=True)
 
 
-def traced(evaluation: Evaluation) -> Traces:
+def best_traces(evaluation: Evaluation) -> RecoveryTraces:
     """The attacker's best at each budget on the tested forget examples, and what is drawn beside it."""
     attack, setting, place = evaluation.attack, evaluation.setting, evaluation.places["forget"]
     if not isinstance(attack, RecoveryAttack):
@@ -75,10 +83,10 @@ def traced(evaluation: Evaluation) -> Traces:
         unlearned = next(subject for subject in setting.subjects if subject.role == "unlearned")
         scores = score(weaker, unlearned, setting, draw_for(weaker, setting))
         beside[f"unlearned on {name}"] = best(scores, place, cumulative=weaker.cumulative)
-    return Traces(attack, by_role, beside)
+    return RecoveryTraces(attack, by_role, beside)
 
 
-def _finding(evaluation: Evaluation, traces: Traces, rows: list[Measurement], *, sooner: bool) -> Finding:
+def _finding(evaluation: Evaluation, traces: RecoveryTraces, rows: list[Measurement], *, sooner: bool) -> Finding:
     """The rows beside the curve over the budget, and the controls; `sooner`: a lower first figure shows more."""
     attack, frame = traces.attack, report_of(traces.attack)
     variants = sorted({*traces.by_role["unlearned"].variants[1:]} - {""})
@@ -104,15 +112,15 @@ def _finding(evaluation: Evaluation, traces: Traces, rows: list[Measurement], *,
     return Finding(report=report, measurements=rows)
 
 
-def _positive(evaluation: Evaluation, traces: Traces) -> Control:
+def _positive(evaluation: Evaluation, traces: RecoveryTraces) -> Control:
     """The attack must bring back what a copy of the original hides, or show what the original knows without one."""
     attack, place, setting = traces.attack, evaluation.places["forget"], evaluation.setting
-    hidden, original = score_hidden(attack, setting), traces.by_role["original"]
+    hidden, original = score_disguise(attack, setting), traces.by_role["original"]
     if hidden is not None:
         shown, variants = hidden.scores.at(place), hidden.scores.variants
         spent = {variant: i for i, variant in enumerate(variants) if hidden.scores.budgets[i] > 0}
         hides = hidden.hides[place.indices]
-        return brings_back(Copy(hides, original.shown[0], shown[0], shown, [*spent.values()] or [0]))
+        return brings_back(DisguisedCopy(hides, original.shown[0], shown[0], shown, [*spent.values()] or [0]))
     others = [np.mean(traces.by_role[role].reached, axis=0) for role in setting.models.references()]
     elsewhere, holdout = evaluation.places.get("holdout"), np.empty(0)
     if elsewhere is not None and not one_sided(attack, setting.request):

@@ -12,7 +12,7 @@ from unrecall.evidence.scores import Scores
 from unrecall.evidence.setting import Setting
 from unrecall.harness import membership, recognition, recovery
 from unrecall.harness.controls import Arms, Claim, Control, tells_nothing, with_negative
-from unrecall.harness.evaluation import Evaluation, check_finite, draw_for, evaluated, one_sided, score
+from unrecall.harness.evaluation import Evaluation, check_finite, draw_for, evaluate, one_sided, score
 from unrecall.harness.finding import Finding, absent
 
 FIGURES: Mapping[ScoreReading, Callable[[Evaluation], Finding]] = {
@@ -40,7 +40,7 @@ UNTOLD_HALVES = Claim(
 def score_finding(attack: ScoredAttack, setting: Setting) -> Finding:
     """What the attack found. Where the request or a model lacks what it needs, a row with the reason."""
     try:
-        evaluation = evaluated(attack, setting)
+        evaluation = evaluate(attack, setting)
         finding = FIGURES[attack.reading](evaluation)
     except (NotSupported, MissingReference) as reason:
         return absent(attack, str(reason), attack.judged or ENDINGS[attack.reading], "recovery")

@@ -335,7 +335,7 @@ def copy_of(model: nn.Module, job: Job) -> nn.Module:
     In bfloat16 a step below 1/256 of a weight would be lost, each time; float16 overflows. The result of a method is
     rounded to what the model was in.
     """
-    student = copy.deepcopy(model).to(job.session.place())
+    student = copy.deepcopy(model).to(job.session.torch_device())
     return student.float() if any(p.dtype in HALF for p in student.parameters()) else student
 
 

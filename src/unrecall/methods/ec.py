@@ -169,7 +169,7 @@ class Reader(NamedTuple):
         request, session = job.request, job.session
         widths, classes = stages(student.eval(), classed, [request.forget[0], request.retain[0]], method.layers)
         with own_randomness(draw_seed(job.generator)):
-            auxiliary = Auxiliary(list(widths.values()), classes).to(session.place())
+            auxiliary = Auxiliary(list(widths.values()), classes).to(session.torch_device())
         layers = {name: student.get_submodule(name) for name in widths}
 
         def loss(model: nn.Module, batches: Batches) -> Tensor:

@@ -64,7 +64,7 @@ class LoRA(Wrapper, LoopMethod):
         job = job.settled(model)
         adapted, phases = self._adapted(model, job)
         train(adapted.model, phases, job, self)
-        result = copy.deepcopy(model).to(job.session.place())
+        result = copy.deepcopy(model).to(job.session.torch_device())
         adapted.add_to(result)
         if job.session.folder is not None and adapted.base:
             adapted.save(job.session.folder / ADAPTER)
@@ -91,7 +91,7 @@ class LoRA(Wrapper, LoopMethod):
             )
         change = LowRank(self.r, self.alpha, self.dropout, self.target)
         with own_randomness(draw_seed(job.generator)):
-            adapted = change.beside(model, job.task, job.request.forget, job.session.place())
+            adapted = change.beside(model, job.task, job.request.forget, job.session.torch_device())
         student = adapted.model
         weights = [p for p in student.parameters() if not p.requires_grad]
         original = view(student, weights).eval().requires_grad_(False)

@@ -89,11 +89,11 @@ class SSIUU(Plugin):
             return lambda phase: phase
         initial = copy.deepcopy(student) if self.reference == "initial" else None
         names = _matrices(student, job.task) if self.only == "matrices" else {n for n, _ in student.named_parameters()}
-        brake = Brake(self, job, student, initial, names)
-        return lambda phase: replace(phase, step=partial(brake.step, inner=phase.step))
+        penalty_step = InfluencePenalty(self, job, student, initial, names)
+        return lambda phase: replace(phase, step=partial(penalty_step.step, inner=phase.step))
 
 
-class Brake(NamedTuple):
+class InfluencePenalty(NamedTuple):
     """The penalty on the weights `names` of `student`, held against those of `initial` or of the step before."""
 
     method: SSIUU

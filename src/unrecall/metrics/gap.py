@@ -29,7 +29,8 @@ def measure(setting: Setting) -> Measured:
     Reference: "Avg. Gap" of Hsu et al., NeurIPS 2025, arXiv 2601.22359, over retain, unlearn, test accuracy and MIA.
     """
     failure = FAILURE.measured(estimates(setting, SVC().failure_rate))
-    parts = [row for metric in (RETAIN_ACCURACY, FORGET_ACCURACY, TEST_ACCURACY) for row in metric.measure(setting)[0]]
+    accuracies = (metric.measure(setting) for metric in (RETAIN_ACCURACY, FORGET_ACCURACY, TEST_ACCURACY))
+    parts = [row for measured in accuracies for row in measured.measurements]
     return Measured([failure, gap_of([*parts, failure])])
 
 

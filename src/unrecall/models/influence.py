@@ -50,7 +50,7 @@ def weight_gradients(
     return total
 
 
-class Influence(NamedTuple):
+class NeuronInfluence(NamedTuple):
     """h * dP/dh of every neuron, in float32, at the position where it is highest and where it is lowest.
 
     `highest`, `lowest` `[examples, neurons]`; `probability` `[examples]`: P(y|x); `confidence` `[examples]`: the
@@ -64,7 +64,7 @@ class Influence(NamedTuple):
     right: Tensor = torch.ones(1)
 
 
-def neuron_influence(model: nn.Module, task: Task, batch: Batch, how: Probability = "product") -> Influence:
+def neuron_influence(model: nn.Module, task: Task, batch: Batch, how: Probability = "product") -> NeuronInfluence:
     """Computes the influence of every output of every linear layer but the head, in the order of the model's layers.
 
     A neuron has one influence a position; positions that hold no input don't count. Examples don't mix in eval mode, so
@@ -90,7 +90,7 @@ def neuron_influence(model: nn.Module, task: Task, batch: Batch, how: Probabilit
         highest[name] = torch.maximum(highest.get(name, top), top)
         lowest[name] = torch.minimum(lowest.get(name, bottom), bottom)
     high, low = (torch.cat(list(neurons.values()), 1) for neurons in (highest, lowest))
-    return Influence(high, low, probabilities.detach(), confidence, right)
+    return NeuronInfluence(high, low, probabilities.detach(), confidence, right)
 
 
 def _positions(

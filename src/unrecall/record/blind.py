@@ -12,7 +12,7 @@ SPARE = 30
 """Units of holdout that a diluted forget must leave to be compared with."""
 
 
-def blind(covariates: np.ndarray, labels: Labels, seed: int, draws: int = DRAWS) -> float | None:
+def blind_test(covariates: np.ndarray, labels: Labels, seed: int, draws: int = DRAWS) -> float | None:
     """p that covariates `[k, units]` alone tell forget from holdout, by Hotelling's T^2 under exchanged labels.
 
     A low p says that the arms are not alike, whatever any model knows. None without covariates.

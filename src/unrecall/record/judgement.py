@@ -26,7 +26,7 @@ def judge_all(
     return labelled, as_verdict(alone, rule) if alone is not None and not whole.judged else whole
 
 
-def judged(record: Record) -> Record:
+def rejudge(record: Record) -> Record:
     """The record with the labels and the verdict that its numbers have under the present rules, whatever it says.
 
     Figures beside never-trained records stay those of the rule that made them, which is then the verdict's.
@@ -48,7 +48,7 @@ def judged_by_own_rule(record: Record) -> Record | None:
     elif rule == verdict.FORMER:
         labelled, whole = judge(record.measurements, rule=rule)
     else:
-        return judged(record)
+        return rejudge(record)
     return record.model_copy(update={"measurements": labelled, "verdict": whole})
 
 

@@ -16,9 +16,8 @@ from unrecall.data.covariates import FIRST_TO_GO
 from unrecall.data.enough import OTHERS
 from unrecall.disk.files import content_key
 from unrecall.record import stats
-from unrecall.record.blind import blind, dilution, placebo
+from unrecall.record.blind import blind_test, dilution, placebo
 from unrecall.record.exchange import DRAWS, Exchange, Labels, exchange
-from unrecall.record.memory import areas, needed, share_left, smallest_share
 from unrecall.record.never_trained_lines import (
     BLIND,
     FEWEST,
@@ -34,6 +33,7 @@ from unrecall.record.never_trained_lines import (
 )
 from unrecall.record.recognised import epsilon, recognised
 from unrecall.record.schema import AttackTest, Damage, Label, NeverTrained, Verdict
+from unrecall.record.share_of_memory import areas, needed, share_left, smallest_share
 
 RULE, FORMER = "exchange-4", "exchange-3"
 """The id of the rule below, and of the one before, whose interval of what was lost was too narrow where little was.
@@ -254,7 +254,7 @@ def judge(scores: PoolScores, stated: Stated, draws: int = DRAWS, rule: str = RU
         forget=int(labels.forget.sum()),
         holdout=int((~labels.forget).sum()),
         control=stated.control,
-        blind=blind(scores.of_units(scores.columns.T), labels, stated.seed),
+        blind=blind_test(scores.of_units(scores.columns.T), labels, stated.seed),
         placebo=placebo(statistics[0], scores.halves, stated.seed),
         dilution=dilution(statistics[1], scores.halves, stated.seed),
         covariates=dict(stated.covariates),

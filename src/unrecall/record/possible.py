@@ -8,9 +8,9 @@ from typing import NamedTuple
 from unrecall.data.enough import OTHERS
 from unrecall.data.request import Request
 from unrecall.record.exchange import DRAWS
-from unrecall.record.memory import needed, smallest_share
 from unrecall.record.never_trained import FEWEST_HOLDOUT, SHARED, levels
 from unrecall.record.never_trained_lines import FEWEST, SURE
+from unrecall.record.share_of_memory import needed, smallest_share
 
 COUNTED = "told from counts alone; which of these it will be depends on what the models know."
 SHARP = 5

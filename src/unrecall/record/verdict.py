@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from unrecall.record.schema import AttackReport, Label, Measurement, Record, Side, Verdict
+from unrecall.record.schema import AttackReport, Estimate, Label, Measurement, Record, Side, Verdict
 from unrecall.record.stats import another
 
 ALPHA = 0.05
@@ -69,9 +69,9 @@ def judge(
     level = alpha / max(1, len({family(m) for m in decided}))
     floors = {name: _typical([m for m in decided if family(m) == name]) for name in map(family, decided)}
     lacking = less_retained(measurements) is not None
-    blind = _of_blind_attacks(measurements, reports) if rule == RULE else set[str]()
+    failed = _rows_with_failed_control(measurements, reports) if rule == RULE else set[str]()
     labelled = [
-        _labelled(m, Bounds(m, level, floors.get(family(m), 0.0)), lacking=lacking, blind=m.name in blind)
+        _labelled(m, Bounds(m, level, floors.get(family(m), 0.0)), lacking=lacking, control_failed=m.name in failed)
         for m in measurements
     ]
     most = max((len(reference_values(m)) for m in measurements if m.judged), default=0)
@@ -87,10 +87,10 @@ class Labelled(NamedTuple):
 
     row: Measurement
     why: str
-    blind: bool = False
+    control_failed: bool = False
 
 
-def _of_blind_attacks(measurements: Sequence[Measurement], reports: Sequence[AttackReport]) -> set[str]:
+def _rows_with_failed_control(measurements: Sequence[Measurement], reports: Sequence[AttackReport]) -> set[str]:
     """The names of the rows that belong to attacks which did not see what was known to be there.
 
     Not of privacy: such a row looks at models as they are, and that it finds the original, which is the control of its
@@ -208,15 +208,16 @@ def _typical(rows: Sequence[Measurement]) -> float:
 
 
 def gap(m: Measurement) -> float:
-    """How far the original lies from the mean of retrained models, towards the side where the forgotten shows."""
-    if m.original.value is None or not (values := reference_values(m)):
+    """How far the original lies beyond retrained models: all that could be forgotten."""
+    return excess(m, m.original)
+
+
+def excess(m: Measurement, shown: Estimate) -> float:
+    """How far a model's value lies beyond the mean of retrained models, on the side that leaks; 0 without values."""
+    values = reference_values(m)
+    if shown.value is None or not values:
         return 0.0
-    return (m.original.value - float(np.mean(values))) * (-1 if m.leak == "below" else 1)
-
-
-def _shown(m: Measurement) -> float:
-    """How far the unlearned model lies from the mean of retrained ones, towards the side where the forgotten shows."""
-    return ((m.unlearned.value or 0.0) - float(np.mean(reference_values(m)))) * (-1 if m.leak == "below" else 1)
+    return (shown.value - float(np.mean(values))) * (-1 if m.leak == "below" else 1)
 
 
 def smallest_share(m: Measurement) -> float | None:
@@ -232,7 +233,7 @@ def smallest_share(m: Measurement) -> float | None:
     return share if share <= 1 else None
 
 
-def _labelled(m: Measurement, bounds: Bounds, *, lacking: bool, blind: bool) -> Labelled:
+def _labelled(m: Measurement, bounds: Bounds, *, lacking: bool, control_failed: bool) -> Labelled:
     """The measurement with its label, and the bounds that it follows from where there are two references or more."""
     value = m.unlearned.value
     if not m.judged or value is None:
@@ -247,11 +248,13 @@ def _labelled(m: Measurement, bounds: Bounds, *, lacking: bool, blind: bool) -> 
         label = "over-forgets" if m.leak is None else "leaks"
     elif side < -half and m.leak is not None:
         label = "over-forgets"
-    why = _unsure(m, bounds, lacking=lacking) or (CONTROL if blind else "") if label == "like retrained" else ""
+    why = (
+        _unsure(m, bounds, lacking=lacking) or (CONTROL if control_failed else "") if label == "like retrained" else ""
+    )
     note = m.note if not why or why in m.note else f"{m.note} Inconclusive: {why}.".lstrip()
     ends = {"bound_low": centre - half, "bound_high": centre + half}
     labelled = m.model_copy(update={"verdict": "inconclusive" if why else label, "note": note, **ends})
-    return Labelled(labelled, why, blind)
+    return Labelled(labelled, why, control_failed)
 
 
 def _unsure(m: Measurement, bounds: Bounds, *, lacking: bool) -> str:
@@ -302,7 +305,11 @@ def _blocking(judged: Sequence[Labelled], rule: str) -> list[Labelled]:
     like = {part.row.group for part in judged if not part.why and part.row.leak is not None}
     if not like and any(part.row.leak is not None for part in judged):
         return unsure
-    shows = {part.row.name for part in unsure if rule == RULE and _shown(part.row) >= SHARE * gap(part.row)}
+    shows = {
+        part.row.name
+        for part in unsure
+        if rule == RULE and excess(part.row, part.row.unlearned) >= SHARE * gap(part.row)
+    }
     return [
         part
         for part in unsure
@@ -333,7 +340,7 @@ def _power(judged: Sequence[Labelled]) -> str:
 
     A row whose attack's control failed vouches for nothing.
     """
-    rows = [part.row for part in judged if not part.blind]
+    rows = [part.row for part in judged if not part.control_failed]
     shares = {m.title: share for m in rows if (share := smallest_share(m)) is not None}
     if shares:
         best = min(shares, key=lambda title: shares[title])

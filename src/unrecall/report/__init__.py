@@ -5,11 +5,11 @@ from pathlib import Path
 
 from unrecall.record.schema import Record, Side
 from unrecall.report import export, markdown
-from unrecall.report.page import check_place, page
+from unrecall.report.page import check_page_path, page
 from unrecall.report.page import write as write_page
 from unrecall.report.summary import lines as summary_lines
 
-__all__ = ["check_place", "export", "markdown", "page", "summary_lines", "write"]
+__all__ = ["check_page_path", "export", "markdown", "page", "summary_lines", "write"]
 
 
 def write(

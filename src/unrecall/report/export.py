@@ -14,7 +14,7 @@ import numpy as np
 from unrecall.disk.files import check_writable, write_text
 from unrecall.errors import BadInput
 from unrecall.record import stats
-from unrecall.record.judgement import judged
+from unrecall.record.judgement import rejudge
 from unrecall.record.schema import Measurement, Record
 from unrecall.report import sentences
 from unrecall.report.page import key_measurements
@@ -107,7 +107,7 @@ class Line(NamedTuple):
 
 def lines(records: Sequence[Record]) -> list[Line]:
     """All measurements of all methods, in the order of the records; verdicts are derived anew."""
-    groups = methods([judged(record) for record in records])
+    groups = methods([rejudge(record) for record in records])
     return [
         line for group in groups for line in (*(_line(group, name) for name in _names(group)), *_beside_others(group))
     ]
@@ -157,7 +157,7 @@ def as_latex(rows: Sequence[Line], records: Sequence[Record]) -> str:
     of how many seeds it is where others have none. It is bold where it is the nearest to retrained models' and its
     interval overlaps no other method's, all held beside the same retrained models and with intervals of one kind.
     """
-    names = [name for name, _ in key_measurements([judged(record) for record in records])]
+    names = [name for name, _ in key_measurements([rejudge(record) for record in records])]
     names += [P_LEAK, P_STANDS_OUT, AS_IT_IS]
     by_request: dict[tuple[str, str], list[Line]] = {}
     for row in rows:

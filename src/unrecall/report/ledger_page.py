@@ -11,7 +11,7 @@ from unrecall.record import ledger as lines
 from unrecall.record.ledger import Entry, Ledger
 from unrecall.record.schema import Label
 from unrecall.report import roles
-from unrecall.report.page import POLICY, check_place, environment, source
+from unrecall.report.page import POLICY, check_page_path, environment, source
 
 TRACED: Final[tuple[Label, ...]] = ("leaks", "over-forgets", "stands out")
 """Labels under which an audit found a trace of what was to go."""
@@ -50,7 +50,7 @@ def page(ledger: Ledger, name: str) -> str:
 def write(path: Path, out: Path) -> None:
     """Writes the page over the ledger at `path`; BadInput where its chain is broken or something else is there."""
     ledger = lines.read(path)
-    check_place(out)
+    check_page_path(out)
     write_text(out, page(ledger, path.name))
 
 

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from unrecall.disk.files import check_writable, write_text
 from unrecall.errors import BadInput, visible
-from unrecall.record.judgement import forgot_nothing, judged
+from unrecall.record.judgement import forgot_nothing, rejudge
 from unrecall.record.schema import Exhibit, Label, Measurement, Record, Side
 from unrecall.record.verdict import too_few
 from unrecall.report import (
@@ -44,7 +44,7 @@ LEAD = 4096
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 """A content policy under which nothing is run, and nothing is loaded from anywhere."""
 KEYS = ("retain_accuracy", "forget_accuracy", "test_accuracy", "holdout_accuracy", "model_utility", "forget_quality")
-SPEAKING = (
+TEMPLATE_MODULES = (
     answers, curves, figures, matrices, never_trained, readings, roles, scales, sentences, strips, summary, svg
 )  # fmt: skip
 """The modules that templates call, by name."""
@@ -74,7 +74,7 @@ def page(records: Sequence[Record], declared: Mapping[str, Side | None] | None =
 
 def prepared(record: Record) -> Record:
     """The record as people read it: judged anew by this version, without what can't be printed."""
-    read = without_row_verdicts(judged(shown(record)))
+    read = without_row_verdicts(rejudge(printable(record)))
     return read.model_copy(update={"doubts": [harm.doubt(read, doubt) for doubt in read.doubts]})
 
 
@@ -86,11 +86,16 @@ def remark(record: Record, declared: Mapping[str, Side | None] | None) -> str:
     """
     read = prepared(record)
     about = harm.ABOUT if harm.reports(read) else ""
-    remarks = (about, sentences.judging(shown(record), declared), forgot_nothing(read), sentences.shares_together(read))
+    remarks = (
+        about,
+        sentences.judging(printable(record), declared),
+        forgot_nothing(read),
+        sentences.shares_together(read),
+    )
     return " ".join(filter(None, remarks))
 
 
-def shown(record: Record) -> Record:
+def printable(record: Record) -> Record:
     """The record with control characters in its texts as their code points."""
 
     def walk(value: Any) -> Any:
@@ -119,7 +124,7 @@ def write(records: Sequence[Record], path: str | Path, declared: Mapping[str, Si
 
     BadInput where something else than a page is there.
     """
-    check_place(Path(path))
+    check_page_path(Path(path))
     write_text(Path(path), page(records, declared), private=any(map(shows_examples, records)))
 
 
@@ -128,7 +133,7 @@ def shows_examples(record: Record) -> bool:
     return any(e.content for e in record.exhibits) or any(r.prompt or r.answer for r in record.readings)
 
 
-def check_place(path: Path) -> None:
+def check_page_path(path: Path) -> None:
     """BadInput where a page can't be written, or something else than a page is there; nothing is changed."""
     check_writable(path)
     if path.is_file():
@@ -148,7 +153,7 @@ def environment() -> "Environment":
     )
     templates.filters.update(number=sentences.number, exact=sentences.exact, p=sentences.p)
     templates.filters.update(answered=summary.answered)
-    templates.globals.update({module.__name__.split(".")[-1]: module for module in SPEAKING})
+    templates.globals.update({module.__name__.split(".")[-1]: module for module in TEMPLATE_MODULES})
     templates.globals.update(labels=get_args(Label), grouped=grouped, is_picture=is_picture)
     return templates
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from unrecall.record.judgement import judged
+from unrecall.record.judgement import rejudge
 from unrecall.record.never_trained import ALPHA, LEAKS, STRANGE
 from unrecall.record.never_trained_lines import BLIND, PLACEBO
 from unrecall.record.never_trained_lines import p as digits_of_p
@@ -53,7 +53,7 @@ def accuracy(record: Record) -> str:
 
 def judging(record: Record, declared: Mapping[str, Side | None] | None) -> str:
     """How the verdict on the page differs from the record's own, or from what would be judged today; else nothing."""
-    own, anew = record.verdict, judged(record).verdict
+    own, anew = record.verdict, rejudge(record).verdict
     basis = f"This verdict follows from the record's numbers by the rule {anew.rule}"
     remarks = []
     if own.rule != anew.rule:

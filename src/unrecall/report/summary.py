@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from unrecall.record.schema import Label, Record
-from unrecall.record.verdict import family, gap
+from unrecall.record.verdict import excess, family, gap
 from unrecall.report import sentences
 from unrecall.report.answers import answers, harmful, unchanged
 from unrecall.report.strips import finite, minus, present
@@ -67,7 +67,7 @@ class Audits(NamedTuple):
         return _spread([(lost(record), record.seed) for record in self.records])
 
 
-class Place(NamedTuple):
+class Ranked(NamedTuple):
     """Where a method stands: its rank, and whether others have the same."""
 
     rank: int
@@ -148,11 +148,11 @@ def answered(seeds: Audits, which: int | None) -> list[str]:
     return [answer.word for of_seed in several for answer in of_seed]
 
 
-def ranking(groups: Sequence[Audits]) -> list[Place]:
+def ranking(groups: Sequence[Audits]) -> list[Ranked]:
     """Methods of one scenario: by their worst verdict, then by what is left, then by what was lost, at worst."""
     keys = [(BEST_FIRST.index(g.label), *_rounded(g.left), *_rounded(g.lost)) for g in groups]
     ordered = sorted(zip(keys, groups, strict=True), key=lambda pair: pair[0])
-    return [Place(1 + sum(other < key for other in keys), keys.count(key) > 1, group) for key, group in ordered]
+    return [Ranked(1 + sum(other < key for other in keys), keys.count(key) > 1, group) for key, group in ordered]
 
 
 def _rounded(spread: Spread | None) -> tuple[bool, int]:
@@ -173,7 +173,7 @@ def left(record: Record) -> float | None:
         return max(present(shares), default=None)
     open_rows = ("not judged", "inconclusive")
     rows = [m for m in record.measurements if m.verdict not in open_rows and m.leak is not None and gap(m) > m.margin]
-    return max(present(gap(m.model_copy(update={"original": m.unlearned})) / gap(m) for m in rows), default=None)
+    return max(present(excess(m, m.unlearned) / gap(m) for m in rows), default=None)
 
 
 def lost(record: Record) -> float | None:

@@ -17,7 +17,7 @@ from unrecall.disk.cache import Cache, Form, code_key, shared
 from unrecall.disk.files import content_key, read_text
 from unrecall.disk.weights import same_weights
 from unrecall.errors import NOTHING, BadInput, Fields, MissingReference, check_fields, kind_of, visible
-from unrecall.evidence.setting import answers, behaviour, first_two, model_key, reading
+from unrecall.evidence.setting import answers_digest, first_answers_digest, first_two, inputs_digest, model_key
 from unrecall.models.observe import device_of
 from unrecall.nn.usable import check_model
 from unrecall.record.schema import Cost
@@ -127,7 +127,7 @@ class Scenario:
             if self.build is not None:
                 models.append(self.built(seed, session))
             model_keys = [self._key_of(model, session) for model in models]
-            self.keys[seed] = content_key(*model_keys, reading(self.task, first_two(self.request)))
+            self.keys[seed] = content_key(*model_keys, inputs_digest(self.task, first_two(self.request)))
         return self.keys[seed]
 
     def _key_of(self, model: nn.Module, session: Session) -> str:
@@ -135,8 +135,8 @@ class Scenario:
         check_model(model)
         home = device_of(model)
         try:
-            check_data(self.task, model.to(session.place()), self.request)
-            return f"{model_key(model)} {behaviour(model, self.task, self.request)}"
+            check_data(self.task, model.to(session.torch_device()), self.request)
+            return f"{model_key(model)} {first_answers_digest(model, self.task, self.request)}"
         finally:
             model.to(home)
 
@@ -161,7 +161,7 @@ class Scenario:
     def train_original(self, seed: int, session: Session) -> Trained:
         """The model before unlearning: the user's own, or one trained on forget and retain and kept in the cache."""
         if self.original is not None:
-            return Trained(self.original.to(session.place()).eval(), None)
+            return Trained(self.original.to(session.torch_device()).eval(), None)
         if self.build is None or self.recipe is None:
             raise BadInput(f"{self.name}: expected an original model, or build and recipe to train one, got neither.")
         together = Joined((self.request.forget, self.request.retain))
@@ -170,7 +170,7 @@ class Scenario:
     def train_retrained(self, index: int, session: Session) -> Trained:
         """The `index`-th model trained without forget; its seed is its own, so that no run shares it."""
         if index < len(self.retrained):
-            return Trained(self.retrained[index].to(session.place()).eval(), None)
+            return Trained(self.retrained[index].to(session.torch_device()).eval(), None)
         recipe = self.rerecipe or self.recipe
         if self.build is None or recipe is None:
             raise MissingReference(
@@ -179,6 +179,11 @@ class Scenario:
             )
         return self._trained("retrained", self.request.retain, recipe, FIRST_REFERENCE_SEED + index, session)
 
+    @property
+    def retrained_count(self) -> int:
+        """How many retrained models an audit gets: the user's own, and those that are trained up to `references`."""
+        return max(len(self.retrained), self.references if self.can_retrain() else 0)
+
     def can_retrain(self) -> bool:
         """Whether retrained models can be had beyond those the user gave."""
         return self.build is not None and (self.rerecipe or self.recipe) is not None
@@ -186,7 +191,7 @@ class Scenario:
     def untrained(self, seeds: Sequence[int], session: Session) -> dict[str, int]:
         """How many originals, one a seed, and retrained models have to be trained, as the cache doesn't hold them."""
         numbers: dict[str, Sequence[int]] = {"original": () if self.original is not None else seeds}
-        missing = range(len(self.retrained), self.references if self.can_retrain() else 0)
+        missing = range(len(self.retrained), self.retrained_count)
         numbers["retrained"] = [FIRST_REFERENCE_SEED + index for index in missing]
         return {role: sum(not self._holds(role, seed, session) for seed in numbers[role]) for role in numbers}
 
@@ -196,14 +201,14 @@ class Scenario:
         if recipe is None:
             return False
         model, setup = (
-            self.built(seed, session).to(session.place()),
+            self.built(seed, session).to(session.torch_device()),
             self.training_setup(self.request.retain, recipe, seed),
         )
         return shared(on_disk=True).holds(f"{self.name}-{role}", _key(role, model, setup), ".safetensors")
 
     def _trained(self, role: str, data: Examples, recipe: Fit, seed: int, session: Session) -> Trained:
         model = self.built(seed, session)
-        check_data(self.task, model.to(session.place()), self.request)
+        check_data(self.task, model.to(session.torch_device()), self.request)
         return trained_once(self.name, role, model, self.training_setup(data, recipe, seed), session)
 
     def training_setup(self, data: Examples, recipe: Fit, seed: int) -> "TrainingSetup":
@@ -241,7 +246,7 @@ def trained_form(like: nn.Module, session: Session) -> Form[Trained]:
     def read(path: Path) -> Trained:
         notes = weights.notes_of(path)
         cost = Cost.model_validate_json(notes["cost"]) if "cost" in notes else None
-        return Trained(weights.load(copy.deepcopy(like), path).to(session.place()).eval(), cost)
+        return Trained(weights.load(copy.deepcopy(like), path).to(session.torch_device()).eval(), cost)
 
     return Form(".safetensors", write, read)
 
@@ -276,7 +281,7 @@ def trained_once(name: str, role: str, model: nn.Module, setup: TrainingSetup, s
     objective, seed, data and code of the loop.
     """
     task, seed = setup.task, setup.seed
-    key = _key(role, model.to(session.place()), setup)
+    key = _key(role, model.to(session.torch_device()), setup)
 
     def train() -> Trained:
         spent = metered(session)
@@ -299,8 +304,8 @@ def _key(role: str, model: nn.Module, setup: TrainingSetup) -> tuple[str, ...]:
     return (
         role,
         model_key(model),
-        answers(model, task, setup.probe),
-        reading(task, setup.probe),
+        answers_digest(model, task, setup.probe),
+        inputs_digest(task, setup.probe),
         repr(task),
         repr(setup.recipe),
         repr(setup.objective),

@@ -223,13 +223,13 @@ def _value(owner: type[Parameters], key: str, text: str, subject: str = "") -> A
     return checked(owner, key, text, lax=True, subject=subject)
 
 
-def check_known(text: str, kind: Kind) -> None:
+def check_named(text: str, kind: Kind) -> None:
     """BadInput where a line names what there isn't; nothing is imported for it, so that it is said at once."""
     spec = split(text)
     if ".py:" not in spec.name:
         _entry(spec.name, kind)
     if spec.base is not None and kind == "methods":
-        check_known(spec.base, kind)
+        check_named(spec.base, kind)
 
 
 def _built_in(name: str, kind: Kind) -> type:

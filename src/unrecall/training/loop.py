@@ -288,7 +288,7 @@ def _steps(model: nn.Module, task: Task, phase: Phase, generator: torch.Generato
     recipe, total, started = phase.fit, total_steps(phase), time.perf_counter()
     seed = draw_seed(generator)
     parameters = _trainable(model, phase, session.name)
-    device = session.place()
+    device = session.torch_device()
     model.to(device)
     optimizer = _optimizer(recipe, parameters)
     progress = Progress(model, optimizer, _scheduler(recipe, optimizer, total), generator)

@@ -15,8 +15,14 @@ from unrecall.disk.files import sealed_as
 from unrecall.errors import BadInput, visible
 
 T = TypeVar("T")
-LEFT_ALONE = ("MIXED_PRECISION", "USE_FSDP", "USE_DEEPSPEED", "USE_MEGATRON_LM", "USE_PARALLELISM_CONFIG")
-"""What Accelerate's launcher may ask for that would make other models of those that are measured."""
+UNSUPPORTED_ACCELERATE_OPTIONS = (
+    "MIXED_PRECISION",
+    "USE_FSDP",
+    "USE_DEEPSPEED",
+    "USE_MEGATRON_LM",
+    "USE_PARALLELISM_CONFIG",
+)
+"""Options of Accelerate that unrecall refuses: they would split models or change their precision."""
 EVERY = 15.0
 """Seconds between two lines of progress."""
 STATE = ".ckpt"
@@ -92,9 +98,9 @@ class Session:
             file.unlink(missing_ok=True)
         self.states.clear()
 
-    def place(self) -> torch.device:
+    def torch_device(self) -> torch.device:
         """The device that models and batches go to; BadInput where Accelerate is told to split models or round them."""
-        for name in LEFT_ALONE:
+        for name in UNSUPPORTED_ACCELERATE_OPTIONS:
             if (value := os.environ.get(f"ACCELERATE_{name}", "no").lower()) not in ("", "no", "0", "false"):
                 raise BadInput(
                     f"ACCELERATE_{name}: expected models that stay whole and as precise as they are, got '{value}'. "

@@ -15,7 +15,7 @@ from unrecall.data.examples import Absent
 from unrecall.data.request import Split
 from unrecall.data.signals import View
 from unrecall.errors import BadInput, MissingReference
-from unrecall.evidence.setting import Models, Setting, behaviour, model_key
+from unrecall.evidence.setting import Models, Setting, first_answers_digest, model_key
 from unrecall.harness.audit import audit
 from unrecall.harness.checking import _counts
 from unrecall.models.observe import observe
@@ -336,8 +336,8 @@ def test_a_models_key_leaves_it_and_the_global_generator_as_they_were(samples_wo
     w = samples_world
     model = nn.Sequential(nn.Dropout(0.5), nn.BatchNorm2d(1), copy.deepcopy(w.original)).eval()
     before, state = copy.deepcopy(model.state_dict()), torch.get_rng_state()
-    key = behaviour(model, w.task, w.request)
-    assert key == behaviour(model, w.task, w.request)
+    key = first_answers_digest(model, w.task, w.request)
+    assert key == first_answers_digest(model, w.task, w.request)
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert not model.training

@@ -399,7 +399,7 @@ def test_what_work_takes_with_all_examples_is_told_from_two_trials(
         now += 2 + 0.01 * sum(len(examples) for examples in setting.request.sets.values())
 
     monkeypatch.setattr("unrecall.experiment.clock.time.perf_counter", lambda: now)
-    monkeypatch.setattr("unrecall.experiment.timing.figures_of", work)
+    monkeypatch.setattr("unrecall.experiment.timing.measure_all", work)
     case = Case(scenario_of(samples_world), parse("retrain", "methods"), [], CPU)
     measuring = next(iter(auditing_times(case, case.start())))
     assert (measuring.seconds, measuring.most) == pytest.approx((1.75 * (2 + 1.16), 1.75 * (2 + 4.0))), (

@@ -15,7 +15,7 @@ from unrecall.errors import BadInput, MissingReference, NotSupported
 from unrecall.experiment.goal import (
     Goal,
     Guard,
-    check_known,
+    check_memorised,
     goal_of,
     guards_of,
     nearest,
@@ -23,7 +23,7 @@ from unrecall.experiment.goal import (
     stopping,
     why_not_memorised,
 )
-from unrecall.experiment.run import StartingPoint
+from unrecall.experiment.starting_point import StartingPoint
 from unrecall.experiment.tune import Search, tune, tuning_request
 from unrecall.methods.base import GradientMethod, phase_over
 from unrecall.methods.grad_ascent import GradAscent
@@ -182,7 +182,7 @@ def test_what_the_original_does_not_know_is_not_forgotten(text_world: World) -> 
     assert "says none of" in reason
     assert "texts that it never saw" in reason
     with pytest.raises(BadInput, match="go on with --anyway"):
-        check_known(w.task, untrained, w.request)
+        check_memorised(w.task, untrained, w.request)
     alone = replace(w.request, holdout=Absent("none"), test=Absent("none"))
     assert "word by word" in why_not_memorised(w.task, untrained, alone)
     assert why_not_memorised(w.task, w.original, alone) == ""

@@ -30,7 +30,7 @@ from unrecall.evidence.pool import Dose, Pool
 from unrecall.evidence.scores import Scores
 from unrecall.evidence.setting import Models, Setting, Subject
 from unrecall.harness import controls
-from unrecall.harness.controls import Arms, Claim, Control, Copy
+from unrecall.harness.controls import Arms, Claim, Control, DisguisedCopy
 from unrecall.harness.inspection import inspection_finding
 from unrecall.harness.scoring import score_finding
 from unrecall.record import stats
@@ -141,14 +141,14 @@ def test_recognition_that_sees_nothing_fails_and_one_that_sees_passes() -> None:
 # Recovery.
 
 
-def copy_of(rng: np.random.Generator, noise: Draw, *, back: float, choices: int = 3) -> Copy:
+def copy_of(rng: np.random.Generator, noise: Draw, *, back: float, choices: int = 3) -> DisguisedCopy:
     """A copy that hides 20 of 50 examples, by a plain look; an attack whose own look is noise, but for `back`.
 
     Each of its choices has five budgets.
     """
     hides = np.r_[np.ones(20), np.zeros(30)]
     points = np.stack([noise(rng, 50) + back * hides for _ in range(5 * choices)])
-    return Copy(hides, noise(rng, 50) + back * hides, noise(rng, 50), points, range(4, 5 * choices, 5))
+    return DisguisedCopy(hides, noise(rng, 50) + back * hides, noise(rng, 50), points, range(4, 5 * choices, 5))
 
 
 @each_noise
@@ -167,7 +167,7 @@ def test_half_of_what_is_hidden_must_come_back() -> None:
 
     def back(share: float) -> bool | None:
         attacked = np.stack([1 - hides, 1 - hides * share])
-        return controls.brings_back(Copy(hides, np.ones(40), 1 - hides, attacked, [1])).holds
+        return controls.brings_back(DisguisedCopy(hides, np.ones(40), 1 - hides, attacked, [1])).holds
 
     assert (back(0.5), back(0.51), back(1.0)) == (True, False, False)
 
@@ -178,7 +178,7 @@ def test_a_copy_that_hides_too_little_is_no_control(hidden: int, known: bool | N
     hides = np.r_[np.ones(hidden), np.full(20, 0.05)]
     back = np.where(np.arange(len(hides)) < hidden // 2, 1.0, 1 - hides)
     attacked = np.stack([back, 1 - hides])  # gone again at the largest budget
-    control = controls.brings_back(Copy(hides, np.ones(len(hides)), 1 - hides, attacked, [1]))
+    control = controls.brings_back(DisguisedCopy(hides, np.ones(len(hides)), 1 - hides, attacked, [1]))
     assert control.holds is known
     few = f"(no test: the copy hides {hidden} of the {len(hides)} tested examples, too few for 1 choices)"
     assert control.sentence.endswith(few) is (known is None)
@@ -290,7 +290,7 @@ def test_a_control_that_fails_says_what_should_have_been() -> None:
     wide = controls.tells_members(Estimate(value=0.6, low=0.4, high=0.8))
     assert wide.sentence.startswith("should tell forget from holdout in the original, but does not: AUC 0.60, ")
     shown = np.zeros((1, 8))
-    blind = controls.brings_back(Copy(np.ones(8), np.ones(8), np.zeros(8), shown, [0]))
+    blind = controls.brings_back(DisguisedCopy(np.ones(8), np.ones(8), np.zeros(8), shown, [0]))
     assert blind.sentence == (
         "should bring back what a copy of the original only hides, but does not: the copy shows 0.00, attacked 0.00, "
         "the original 1.00, on 8 examples"

@@ -20,7 +20,7 @@ from unrecall.data.signals import Rows
 from unrecall.errors import NotSupported
 from unrecall.evidence.setting import Models, Setting
 from unrecall.harness.inspection import copy_that_hides, inspection_finding
-from unrecall.models.influence import Influence, neuron_influence, probability
+from unrecall.models.influence import NeuronInfluence, neuron_influence, probability
 from unrecall.models.observe import accuracy, observe
 from unrecall.nn.hooks import shortcut
 from unrecall.record.schema import Estimate
@@ -179,7 +179,7 @@ def test_influence_needs_linear_layers(samples_world: World) -> None:
     ],
 )
 def test_variation_by_hand(before: float, after: float, positive: float, negative: float) -> None:
-    given = [Influence(torch.tensor([[v]]), torch.tensor([[v]]), torch.ones(1)) for v in (before, after)]
+    given = [NeuronInfluence(torch.tensor([[v]]), torch.tensor([[v]]), torch.ones(1)) for v in (before, after)]
     found = variation(*given)
     assert float(found.positive) == pytest.approx(positive, abs=1e-7)
     assert float(found.negative) == pytest.approx(negative, abs=1e-7)
@@ -187,8 +187,8 @@ def test_variation_by_hand(before: float, after: float, positive: float, negativ
 
 def test_variation_takes_the_highest_and_the_lowest_position() -> None:
     """Before (0.5, -0.1), after (0.2, -0.4): 0.3 of support went, 0.3 of resistance came."""
-    first = Influence(torch.tensor([[0.5]]), torch.tensor([[-0.1]]), torch.ones(1))
-    last = Influence(torch.tensor([[0.2]]), torch.tensor([[-0.4]]), torch.ones(1))
+    first = NeuronInfluence(torch.tensor([[0.5]]), torch.tensor([[-0.1]]), torch.ones(1))
+    last = NeuronInfluence(torch.tensor([[0.2]]), torch.tensor([[-0.4]]), torch.ones(1))
     found = variation(first, last)
     assert (float(found.positive), float(found.negative)) == (pytest.approx(0.3), pytest.approx(0.3))
 

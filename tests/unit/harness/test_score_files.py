@@ -13,7 +13,7 @@ from unrecall.attacks import Loss, Relearn
 from unrecall.evidence.setting import Models, Setting
 from unrecall.harness import audit as auditing
 from unrecall.harness.audit import audit
-from unrecall.harness.evaluation import evaluated
+from unrecall.harness.evaluation import evaluate
 from unrecall.harness.finding import Finding, report_of
 from unrecall.harness.score_files import SCORES, write_scores
 from unrecall.harness.suites import suite
@@ -145,7 +145,7 @@ def test_scores_read_from_the_cache_are_those_that_were_computed(samples_world: 
     models = Models(w.original, w.retrained[0], w.retrained[1:])
     session = Session(folder=tmp_path, device="cpu")
     first, second, third = (
-        evaluated(ATTACKS[0], Setting(models, w.request, w.task, 0, session)).score_arrays()
+        evaluate(ATTACKS[0], Setting(models, w.request, w.task, 0, session)).score_arrays()
         for session in (session, session, CPU)
     )
     assert first.keys() == second.keys() == third.keys()

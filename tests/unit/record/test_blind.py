@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from unrecall.record.blind import blind, dilution, placebo
+from unrecall.record.blind import blind_test, dilution, placebo
 from unrecall.record.exchange import Labels
 
 
@@ -12,20 +12,20 @@ def labels(n: int, m: int) -> Labels:
 
 def test_blind_counts_both_sides() -> None:
     # one covariate, three against three, perfectly apart: two labellings of twenty are as far apart
-    assert blind(np.array([[1.0, 2, 3, 11, 12, 13]]), labels(3, 3), seed=0) == 2 / 20
+    assert blind_test(np.array([[1.0, 2, 3, 11, 12, 13]]), labels(3, 3), seed=0) == 2 / 20
 
 
 def test_blind_sees_two_covariates_together_that_say_nothing_alone() -> None:
     rng = np.random.default_rng(0)
     common = rng.normal(size=60) * 10
     apart = np.where(np.arange(60) < 30, 1.0, -1.0)
-    p = blind(np.stack([common + apart, common - apart + rng.normal(size=60) * 0.1]), labels(30, 30), 0)
+    p = blind_test(np.stack([common + apart, common - apart + rng.normal(size=60) * 0.1]), labels(30, 30), 0)
     assert p is not None
     assert p <= 0.01
 
 
 def test_blind_is_silent_without_covariates() -> None:
-    assert blind(np.zeros((0, 6)), labels(3, 3), 0) is None
+    assert blind_test(np.zeros((0, 6)), labels(3, 3), 0) is None
 
 
 def test_placebo_finds_nothing_where_the_holdout_is_of_one_kind() -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.worlds.records import minimal, never_trained
-from unrecall.record.judgement import forgot_nothing, judged, judged_by_own_rule
+from unrecall.record.judgement import forgot_nothing, judged_by_own_rule, rejudge
 from unrecall.record.never_trained import as_verdict, concluded, not_judged
 from unrecall.record.schema import AttackReport, Estimate, Measurement, NeverTrained, Record, ThreatModel
 from unrecall.record.verdict import judge
@@ -69,25 +69,25 @@ def beside_holdout(tested: NeverTrained, *, unchanged: bool = False) -> Record:
 def test_the_label_beside_never_trained_records_follows_from_the_figures_whatever_the_record_says() -> None:
     true = concluded(never_trained(), unchanged=False)
     honest = beside_holdout(true)
-    assert judged(honest) == honest
+    assert rejudge(honest) == honest
     assert judging(honest, None) == ""
     forged = beside_holdout(true.model_copy(update={"label": "no more than 25 %", "line": "No more than 25 %."}))
-    again = judged(forged)
+    again = rejudge(forged)
     assert (again.verdict, again.never_trained) == (as_verdict(true), true)
     assert "the record says “no more than 25 %” of itself, which they do not bear out" in judging(forged, None)
     older = forged.model_copy(update={"verdict": forged.verdict.model_copy(update={"rule": "exchange-2"})})
-    assert judged(older).verdict == as_verdict(true)
-    assert judged(beside_holdout(true, unchanged=True)).verdict.label == "unchanged"
+    assert rejudge(older).verdict == as_verdict(true)
+    assert rejudge(beside_holdout(true, unchanged=True)).verdict.label == "unchanged"
 
 
 def test_without_attacks_there_is_no_verdict_beside_never_trained_records() -> None:
     reason = beside_holdout(not_judged("there is none."))
-    assert judged(reason) == reason
+    assert rejudge(reason) == reason
     unchanged = beside_holdout(not_judged("", unchanged=True), unchanged=True)
-    assert judged(unchanged) == unchanged
+    assert rejudge(unchanged) == unchanged
     forged = NeverTrained(label="no more than 25 %", line="No more than 25 %.")
     for tested in (forged, forged.model_copy(update={"label": "not judged"})):
-        again = judged(beside_holdout(tested)).verdict
+        again = rejudge(beside_holdout(tested)).verdict
         assert (again.label, again.line) == (
             "not judged",
             "Not judged beside records never trained on: no attack was run.",
@@ -113,7 +113,7 @@ def test_a_record_of_the_rule_before_is_checked_without_its_controls_and_shown_w
     )
     assert verdict.label == "like retrained"
     assert judged_by_own_rule(before) == before
-    anew = judged(before)
+    anew = rejudge(before)
     assert (anew.verdict.rule, anew.verdict.label) == ("families-3", "inconclusive")
     assert judged_by_own_rule(anew) == anew
     assert "the record was judged “like retrained” by the rule families-2" in judging(before, None)

@@ -14,7 +14,7 @@ from tests.worlds import CPU, World, blobs, network, train
 from unrecall.data.examples import Selection
 from unrecall.data.request import Request
 from unrecall.errors import BadInput
-from unrecall.evidence.setting import behaviour
+from unrecall.evidence.setting import first_answers_digest
 from unrecall.models.observe import observe
 from unrecall.tasks import Classification
 from unrecall.tasks.labelled import Example, example
@@ -85,7 +85,7 @@ def test_tasks_with_other_hooks_are_other_tasks(samples_world: World) -> None:
     within = [Classification(forward=_divided(value)) for value in (2, torch.ones(2), torch.zeros(2))]
     assert len({repr(task) for task in within}) == 3, "what a hook took along counts"
     w = samples_world
-    keys = {behaviour(w.original, task, w.request) for task in (Classification(), halved)}
+    keys = {first_answers_digest(w.original, task, w.request) for task in (Classification(), halved)}
     assert len(keys) == 2, "what is kept of one is not taken for the other's"
 
 

@@ -219,7 +219,7 @@ def test_each_objective_is_kept_under_a_key_of_its_own(cache: Path) -> None:
 
 def test_a_record_is_of_one_objective() -> None:
     keys = [
-        identity(case(objective), None, [], (Seeds.of(0), CPU))["scenario"]
+        identity(case(objective), None, [], Seeds.of(0), CPU)["scenario"]
         for objective in (Plain(), ULE(), ULE(weight=2))
     ]
     assert len(set(keys)) == 3

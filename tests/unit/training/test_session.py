@@ -9,10 +9,10 @@ import torch
 
 from unrecall.errors import BadInput
 from unrecall.training import session as module
-from unrecall.training.session import LEFT_ALONE, Session, TimeLeft, duration
+from unrecall.training.session import UNSUPPORTED_ACCELERATE_OPTIONS, Session, TimeLeft, duration
 
 
-@pytest.mark.parametrize("name", LEFT_ALONE)
+@pytest.mark.parametrize("name", UNSUPPORTED_ACCELERATE_OPTIONS)
 @pytest.mark.parametrize("device", ["cpu", None])
 def test_models_stay_whole_and_as_precise_as_they_are(
     name: str, device: str | None, monkeypatch: pytest.MonkeyPatch
@@ -20,10 +20,10 @@ def test_models_stay_whole_and_as_precise_as_they_are(
     asked = "bf16" if name == "MIXED_PRECISION" else "true"
     monkeypatch.setenv(f"ACCELERATE_{name}", asked)
     with pytest.raises(BadInput, match=f"ACCELERATE_{name}: expected models that stay whole .*, got '{asked}'. Unset"):
-        Session(device=device).place()
+        Session(device=device).torch_device()
     for harmless in ("no", "false", ""):
         monkeypatch.setenv(f"ACCELERATE_{name}", harmless)
-        assert Session(device="cpu").place() == torch.device("cpu")
+        assert Session(device="cpu").torch_device() == torch.device("cpu")
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from unrecall.cli.launched import works
+from unrecall.cli.launcher import claim_first_process
 from unrecall.errors import BadInput
 
 ALONE = {"PATH": "/bin"}
@@ -12,7 +12,7 @@ MPI = {"OMPI_COMM_WORLD_SIZE": "3", "OMPI_COMM_WORLD_LOCAL_SIZE": "3"}
 
 def test_one_process_works_and_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     for one in ({}, {"RANK": "gold"}, {"WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0"}, {"WORLD_SIZE": ""}):
-        assert works(surroundings := ALONE | one)
+        assert claim_first_process(surroundings := ALONE | one)
         assert surroundings == ALONE or "" in surroundings.values()
     assert capsys.readouterr() == ("", "")
 
@@ -25,15 +25,15 @@ def test_the_first_of_several_works_and_is_alone_from_then_on(
     launched: dict[str, str], rank: str, local: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first, others = launched | {rank: "0", local: "0"}, [launched | {rank: str(n), local: str(n)} for n in (1, 2)]
-    assert [works(other) for other in others] == [False, False]
+    assert [claim_first_process(other) for other in others] == [False, False]
     size = next(value for name, value in launched.items() if name.endswith("WORLD_SIZE"))
     idle = "process {} of {}: does nothing, for process 0 does all the work.\n"
     assert capsys.readouterr() == ("", idle.format(1, size) + idle.format(2, size))
-    assert works(first)
+    assert claim_first_process(first)
     assert first.keys() <= {"MASTER_ADDR"}
     at_work = f"process 0 of {size}: does all the work, in whole batches; the others end at once.\n"
     assert capsys.readouterr() == ("", at_work)
-    assert works(first)
+    assert claim_first_process(first)
     assert capsys.readouterr().err == ""
 
 
@@ -47,4 +47,4 @@ def test_the_first_of_several_works_and_is_alone_from_then_on(
 )
 def test_what_a_launcher_should_not_say_is_one_line(launched: dict[str, str], said: str) -> None:
     with pytest.raises(BadInput, match=said):
-        works(launched)
+        claim_first_process(launched)

@@ -16,6 +16,7 @@ MEAN_VARIANCE = 4
 """The weight, in models, of the mean variance over examples, pooled with the variance on a single one."""
 HARDEST = 0.2
 LOWEST, HIGHEST = -15.0, 20.0
+"""Scores are cut off there: what lies beyond is as sure as can be, and would outweigh all others."""
 LEFT = Row("loss_left", "Memory left, share of the original's", "privacy", "above", True, prior=PRIOR)
 EXCESS = Row("loss_excess", "Confidence in forget beyond holdout, in deviations", "privacy", "above")
 HARDEST_EXCESS = Row("loss_hardest", "The same over the hardest fifth", "privacy", "above")

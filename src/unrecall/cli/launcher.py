@@ -16,20 +16,20 @@ LOCAL_RANK = ("LOCAL_RANK", "MPI_LOCALRANKID", "OMPI_COMM_WORLD_LOCAL_RANK", "MV
 """Where torchrun and MPI say how many processes there are and which this is, as Accelerate reads them."""
 
 
-def works(surroundings: MutableMapping[str, str]) -> bool:
-    """Whether this process does the work: it is the only one, or the first of several that a launcher started.
+def claim_first_process(environment: MutableMapping[str, str]) -> bool:
+    """Whether this process does the work: it is the only one, or the first that a launcher started.
 
-    What the launcher said is taken out of the surroundings of the one that works, so that no library looks for the
-    others. BadInput for processes on several machines, whose launchers don't wait long for one that works on.
+    The launcher's variables are then removed from the environment, so that no library looks for the other processes.
+    BadInput for processes on several machines, whose launchers don't wait long for one that works on.
     """
-    size = _number(surroundings, SIZE, 1)
-    rank = _number(surroundings, RANK, 0) if size > 1 else 0
+    size = _number(environment, SIZE, 1)
+    rank = _number(environment, RANK, 0) if size > 1 else 0
     if rank > 0:
         print(f"process {rank} of {size}: does nothing, for process 0 does all the work.", file=sys.stderr)
         return False
-    here = _number(surroundings, LOCAL_SIZE, size) if size > 1 else size
+    here = _number(environment, LOCAL_SIZE, size) if size > 1 else size
     for name in (*SIZE, *RANK, *LOCAL_SIZE, *LOCAL_RANK):
-        surroundings.pop(name, None)
+        environment.pop(name, None)
     if here < size:
         raise BadInput(
             f"unrecall: expected all processes on one machine, got {here} of {size} on this one. Start one process."
@@ -39,11 +39,11 @@ def works(surroundings: MutableMapping[str, str]) -> bool:
     return True
 
 
-def _number(surroundings: MutableMapping[str, str], names: tuple[str, ...], otherwise: int) -> int:
+def _number(environment: MutableMapping[str, str], names: tuple[str, ...], otherwise: int) -> int:
     """What the first of these variables says that is set."""
-    name = next((name for name in names if surroundings.get(name)), None)
+    name = next((name for name in names if environment.get(name)), None)
     if name is None:
         return otherwise
-    if not surroundings[name].isdecimal():
-        raise BadInput(f"{name}: expected a whole number, got '{surroundings[name]}'. Unset it.")
-    return int(surroundings[name])
+    if not environment[name].isdecimal():
+        raise BadInput(f"{name}: expected a whole number, got '{environment[name]}'. Unset it.")
+    return int(environment[name])

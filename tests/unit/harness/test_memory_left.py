@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from unrecall.evidence.pool import Arm
-from unrecall.harness.memory import excess_of, left_of, rows_of_memory
+from unrecall.harness.memory_left import excess_of, left_of, rows_of_memory
 from unrecall.record.schema import Measurement
 
 Losses = dict[str, Mapping[Arm, np.ndarray]]

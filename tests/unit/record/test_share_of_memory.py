@@ -5,7 +5,7 @@ import pytest
 
 from unrecall.record import stats
 from unrecall.record.exchange import Labels
-from unrecall.record.memory import ONE_SIDED, TWO_SIDED, Areas, areas, needed, share_left, smallest_share
+from unrecall.record.share_of_memory import ONE_SIDED, TWO_SIDED, Areas, areas, needed, share_left, smallest_share
 
 
 def test_areas_by_counting_pairs() -> None:
