@@ -29,8 +29,8 @@ from unrecall.training.session import Session
 class StartingPoint:
     """What a method starts from: a scenario, its original model, a seed and a session.
 
-    `search`: whether strengths are searched, or against which attack. By the product's own criterion training ends as
-    soon as the request is forgotten, as far as validation data can tell.
+    `search`: False runs the method as it is. True searches its strength, and training stops once the request is
+    forgotten, as judged on validation data. An `Against` searches the strength against that attack.
     """
 
     scenario: Scenario

@@ -87,9 +87,10 @@ def audit(
     sample: int | None = SAMPLE,
     show_examples: bool = False,
 ) -> Record:
-    """Measures, attacks and doubts, every model alike; models move to the session's device and keep their mode.
+    """Measures and attacks every model in the same way, and returns the record with its verdict and doubts.
 
-    Where not all of them fit there, they take turns, and some are on the host when it ends.
+    Models move to the session's device and keep their mode; if they don't all fit, they take turns, and some end on
+    the host.
     `retrained`: one, several or none. `attacks`: a suite, names or attacks; the standard suite by default. `null`: the
     same method at learning rate 0, where there is one. `method`: what made the unlearned model, for the record to name,
     or its line; `run`: what else the record says of it. `defender`: who honours requests, for attacks on the method.

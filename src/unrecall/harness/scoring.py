@@ -22,7 +22,7 @@ FIGURES: Mapping[ScoreReading, Callable[[Evaluation], Finding]] = {
     "recognition": recognition.finding,
 }
 ENDINGS: Mapping[ScoreReading, str] = {"membership": "auc", "recovery": "mean", "time": "mean", "recognition": "sums"}
-"""What the first measurement of each reading ends in: the row that says why, where nothing could be scored."""
+"""How the first measurement of each reading is named, after the attack's name; if nothing was scored, it says why."""
 UNTOLD = Claim(
     "retrained models don't tell forget from holdout", "retrained models should not tell forget from holdout, but do"
 )

@@ -18,7 +18,7 @@ from unrecall.training.session import Effort
 
 @dataclass(frozen=True)
 class Influence(Method):
-    """Takes the weights where influence functions say that training without forget leads, with WoodFisher's Hessian.
+    """Moves the weights once, to where influence functions predict that training without forget would have ended.
 
         theta <- theta + alpha H^-1 (g_f / (n_f + n_r) - n_f g_r / ((n_f + n_r) n_r))
         H      = damping I + (1/N) sum_{i of N} grad loss_i grad loss_i^T

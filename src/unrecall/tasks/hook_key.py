@@ -1,4 +1,4 @@
-"""What decides what a user's function does: its code, and all that it took along when it was handed over."""
+"""What decides what a user's function does: its code, and the values that it holds."""
 
 import functools
 import inspect
@@ -24,9 +24,9 @@ PLAIN = (str, bytes, int, float, bool, type(None))
 
 
 def hook_key(hook: Callable[..., Any]) -> str:
-    """A name for what `hook` does: 16 hex digits, others once its code or what it took along differs.
+    """16 hex digits that change when the hook's code, or a value that it holds, changes.
 
-    That is what it closes over, its defaults, the arguments of a `functools.partial`, whose method it is and what that
+    It holds what it closes over, its defaults, the arguments of a `functools.partial`, whose method it is and what that
     object holds; in all of them numbers, texts, arrays, lists, sets, mappings and further functions. What it remembers
     of earlier calls counts too; of a logger its name. Variables of its file count as the file does. BadInput where it
     holds tensors without values, or what is nested too deep.
@@ -56,7 +56,7 @@ def _parts(value: Any, earlier: dict[int, tuple[int, Any]]) -> Iterator[str]:
     inside = _inside(value)
     if inside is None:
         yield from _code(value)
-        inside = _taken_along(value)
+        inside = _held_values(value)
     if all(type(part) in PLAIN for part in inside):  # at once: a list may be long
         yield repr(inside)
         return
@@ -81,7 +81,7 @@ def _code(value: Any) -> Iterator[str]:
         yield code_key(value)
 
 
-def _taken_along(value: Any) -> list[Any]:
+def _held_values(value: Any) -> list[Any]:
     """What a function or an object holds; of a module, a class and what has no attributes, nothing."""
     owner = getattr(value, "__self__", None)
     if isinstance(value, functools.partial):
