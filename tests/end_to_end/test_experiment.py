@@ -203,7 +203,7 @@ def test_tuning_is_recorded_and_resumes(case: Path, monkeypatch: pytest.MonkeyPa
     assert first.tuning is not None
     assert first.tuning.parameter
     assert len(first.tuning.trials) >= 2
-    monkeypatch.setattr(run, "tune", None)
+    monkeypatch.setattr(starting_point, "tune", None)
     assert perform(case / "parts", tuned=True).comparable() == first.comparable()
     assert perform(case / "elsewhere", tuned=True).comparable() == first.comparable(), "kept for all runs of the same"
 
@@ -218,7 +218,7 @@ def test_methods_without_a_loop_or_without_a_null_say_so(case: Path) -> None:
 def test_layers_that_are_not_there_are_said_before_references_are_trained(
     case: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "references", lambda *_: pytest.fail("trained first"))
+    monkeypatch.setattr(run, "retrained_models", lambda *_: pytest.fail("trained first"))
     made, session = scenario_of("case.py:make"), Session(device="cpu", every=0)
     with pytest.raises(BadInput, match="got 'foo'"):
         experiment(made, ROKA(layers=("foo",)), ATTACKS, 0, session)

@@ -16,7 +16,7 @@ from unrecall.harness.finding import Finding
 from unrecall.harness.score_files import write_scores
 from unrecall.harness.suites import judged_names
 from unrecall.record.doubts import Facts, doubts
-from unrecall.record.judgement import judged as judged_again
+from unrecall.record.judgement import rejudge
 from unrecall.record.never_trained import concluded, possible_levels
 from unrecall.record.recheck import recheck
 from unrecall.record.schema import SCHEMA, SCORES, AttackReport, Doubt, Estimate, Measurement, Record, ThreatModel, load
@@ -415,6 +415,6 @@ def test_estimates_without_an_interval_are_in_order(tmp_path: Path) -> None:
     record = judged()
     bare = record.measurements[0].model_copy(update={"original": Estimate(value=None, note="why")})
     path = tmp_path / "record.json"
-    record = judged_again(record.model_copy(update={"measurements": [bare, *record.measurements[1:]]}))
+    record = rejudge(record.model_copy(update={"measurements": [bare, *record.measurements[1:]]}))
     record.model_copy(update={"doubts": due(record)}).save(path)
     assert recheck(path, DECLARED)[1] == []
