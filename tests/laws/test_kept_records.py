@@ -83,7 +83,7 @@ def test_a_record_of_an_older_rule_is_judged_again_and_keeps_its_numbers(tmp_pat
     older.save(tmp_path / "record.json")
     problems = recheck(tmp_path / "record.json", DECLARED).problems
     (problem,) = [line for line in problems if line.startswith("verdict")]
-    known = f"'{RULE}', 'families-2', 'exchange-4', 'exchange-3', '{former.RULE}'"
+    known = f"'{RULE}', 'families-3', 'families-2', 'exchange-4', 'exchange-3', '{former.RULE}'"
     assert problem == f"verdict: the record was judged by the rule 'older-0'; can be checked here: {known}."
 
 

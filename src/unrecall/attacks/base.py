@@ -281,7 +281,7 @@ class RecoveryAttack(ScoredAttack):
         forget has changed that block. An attack that can't undo this overrides it with a copy that it can, or gives
         None where there is none; the original itself is the control then.
         """
-        copied = copy.deepcopy(original).eval()
+        copied = own_copy(original).eval()
         last, head = last_used(copied, job), None
         with suppress(NotSupported):
             head = head_of(copied, job)

@@ -154,6 +154,10 @@ class CKA(InspectionAttack):
             if min(n, self.most) < FEWEST:
                 raise NotSupported(f"CKA: expected at least {FEWEST} {split} examples, got {min(n, self.most)}.")
             features = _features(model, layers, Selection(request[split], evenly(n, self.most)), task)
+            if not self.layers:  # GPT-2's embeddings of positions give out one row for all examples
+                layers = {name: layer for name, layer in layers.items() if name in features}
+            if absent := [name for name in layers if name not in features]:
+                raise NotSupported(f"CKA: expected layers that give out a row for each example, got '{absent[0]}'.")
             grams[split] = [gram(features[name]) for name in layers]
         return View(tuple(layers), grams)
 
@@ -162,7 +166,7 @@ class CKA(InspectionAttack):
 def _features(
     model: nn.Module, layers: Mapping[str, nn.Module], examples: Examples, task: Task
 ) -> dict[str, np.ndarray]:
-    """What leaves each layer `[n, d]`, in eval mode, float32."""
+    """What leaves each layer `[n, d]`, in eval mode, float32; nothing of one that gives one row for all examples."""
     parts: dict[str, list[np.ndarray]] = {name: [] for name in layers}
     count = 0
     with mode(model, training=False):
@@ -171,7 +175,8 @@ def _features(
             held, features = task.positions(batch), dict[str, np.ndarray]()
 
             def look(name: str, output: Tensor) -> None:
-                features[name] = _vectors(output, held, n)  # noqa: B023
+                shared = output.ndim > 1 and len(output) == 1 < n  # noqa: B023
+                features[name] = np.zeros(0) if shared else _vectors(output, held, n)  # noqa: B023
 
             with capture(layers, look):
                 task.rows(model, batch)
@@ -180,7 +185,7 @@ def _features(
             for name, vectors in features.items():
                 parts[name].append(vectors[before:])
             count += n - before
-    return {name: np.concatenate(arrays) for name, arrays in parts.items()}
+    return {name: np.concatenate(arrays) for name, arrays in parts.items() if all(len(array) for array in arrays)}
 
 
 def _vectors(output: Tensor, held: Tensor | None, n: int) -> np.ndarray:

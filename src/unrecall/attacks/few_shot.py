@@ -1,6 +1,5 @@
 """Few-shot probe: a model that sees others' questions answered may answer the one that it was to forget."""
 
-import copy
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from unrecall.attacks.base import AnswerAttack, Attacked, ascend
+from unrecall.attacks.base import AnswerAttack, Attacked, ascend, own_copy
 from unrecall.data.examples import Examples, iterate
 from unrecall.errors import BadInput, NotSupported
 from unrecall.evidence.pool import Pool
@@ -82,7 +81,7 @@ class FewShot(AnswerAttack):
 
     def disguise(self, original: nn.Module, job: Job) -> nn.Module | None:
         """The original, which by gradient ascent has forgotten the plain questions, and keeps them after examples."""
-        texts, copied = textual(self, job.task), copy.deepcopy(original).eval()
+        texts, copied = textual(self, job.task), own_copy(original).eval()
         plain = list(iterate(job.request.forget))
         shots = self._shots(texts, job.request.retain, job.generator)
         ranked = [self._ranked(texts, item, shots) for item in plain]

@@ -1,6 +1,5 @@
 """Leak@k: what the likeliest answer doesn't say may be among the answers that a model gives when it is asked often."""
 
-import copy
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unrecall.attacks.base import Attacked, RecoveryAttack, Success, ascend
+from unrecall.attacks.base import Attacked, RecoveryAttack, Success, ascend, own_copy
 from unrecall.data.examples import Examples, Selection, iterate
 from unrecall.data.signals import Rows
 from unrecall.errors import BadInput
@@ -120,7 +119,7 @@ class LeakAtK(RecoveryAttack):
 
         There the likeliest answer goes astray, and one drawn answer in a few doesn't; how it goes on is kept.
         """
-        task, copied = job.task, copy.deepcopy(original).eval()
+        task, copied = job.task, own_copy(original).eval()
 
         def loss(model: nn.Module, batches: Batches) -> Tensor:
             rows = task.rows(model, batches["forget"])

@@ -1,13 +1,12 @@
 """Multi-turn probe: a model that gives a wrong answer may take it back when it is asked whether it is sure."""
 
-import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeAlias
 
 from torch import Tensor, nn
 
-from unrecall.attacks.base import AnswerAttack, Attacked, Success, ascend
+from unrecall.attacks.base import AnswerAttack, Attacked, Success, ascend, own_copy
 from unrecall.data.examples import Examples, Selection, iterate
 from unrecall.errors import BadInput, NotSupported
 from unrecall.evidence.pool import Pool
@@ -100,7 +99,7 @@ class MultiTurn(AnswerAttack):
 
         None where all answers are alike.
         """
-        texts, copied = textual(self, job.task), copy.deepcopy(original).eval()
+        texts, copied = textual(self, job.task), own_copy(original).eval()
         plain = list(iterate(job.request.forget))
         others = [texts.answer(item) for item in (*plain[1:], *plain[:1])]
         if all(texts.answer(item) == other for item, other in zip(plain, others, strict=True)):
@@ -122,7 +121,8 @@ class MultiTurn(AnswerAttack):
             return item
         question = f"{DOUBTS[self.doubt]} {texts.prompt(item)}"
         longer = (texts.continued(before, answer, question) for before in (talk, item))
-        return next((whole for whole in longer if _holds(texts, model, whole)), texts.asked(item, question))
+        talks = (*longer, texts.asked(item, question))
+        return next((whole for whole in talks if _holds(texts, model, whole)), item)
 
 
 def _holds(texts: Textual, model: nn.Module, talk: Any) -> bool:

@@ -1,6 +1,5 @@
 """Paraphrase probe: what is not said to the question as it was trained may be said to the same one in other words."""
 
-import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeAlias
@@ -8,7 +7,7 @@ from typing import Any, ClassVar, Literal, TypeAlias
 import torch
 from torch import nn
 
-from unrecall.attacks.base import AnswerAttack, Attacked, ascend
+from unrecall.attacks.base import AnswerAttack, Attacked, ascend, own_copy
 from unrecall.data.examples import iterate
 from unrecall.errors import NotSupported
 from unrecall.evidence.pool import Pool
@@ -64,7 +63,8 @@ class Paraphrase(AnswerAttack):
         generators = [pool.generator() for _ in sets]
         for name, reword in self._wordings(texts, [item for items in sets for item in items]):
             reworded = tuple(
-                [reword(item, generator) for item in items] for items, generator in zip(sets, generators, strict=True)
+                [_fitting(texts, model, item, reword(item, generator)) for item in items]
+                for items, generator in zip(sets, generators, strict=True)
             )
             if [texts.prompt(item) for items in reworded for item in items] != plain:
                 tries += 1
@@ -75,10 +75,10 @@ class Paraphrase(AnswerAttack):
 
         That is the first by which any question changes; None where there is none.
         """
-        texts, copied = textual(self, job.task), copy.deepcopy(original).eval()
+        texts, copied = textual(self, job.task), own_copy(original).eval()
         plain = list(iterate(job.request.forget))
         for _, reword in self._wordings(texts, plain):
-            reworded = [reword(item, job.generator) for item in plain]
+            reworded = [_fitting(texts, copied, item, reword(item, job.generator)) for item in plain]
             if [texts.prompt(item) for item in reworded] != [texts.prompt(item) for item in plain]:
                 ascend(copied, list(copied.parameters()), job, streams={"forget": plain, "kept": reworded})
                 return copied
@@ -103,6 +103,11 @@ class Paraphrase(AnswerAttack):
                 return texts.asked(item, change(prompt, generator)) if prompt else item
 
             yield name, mechanical
+
+
+def _fitting(texts: Textual, model: nn.Module, item: Any, reworded: Any) -> Any:
+    """The reworded example, or the example as it is where the context doesn't hold the other."""
+    return reworded if texts.fits(model, reworded) else item
 
 
 def _typo(text: str, generator: torch.Generator) -> str:

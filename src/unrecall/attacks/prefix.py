@@ -1,6 +1,5 @@
 """Prefix probe: the attacker starts the true answer, and the model goes on with what it was to forget."""
 
-import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, TypeAlias
@@ -8,7 +7,7 @@ from typing import Annotated, Any, ClassVar, TypeAlias
 from pydantic import Field
 from torch import nn
 
-from unrecall.attacks.base import Attacked, RecoveryAttack, Success, ascend
+from unrecall.attacks.base import Attacked, RecoveryAttack, Success, ascend, own_copy
 from unrecall.data.examples import Examples, Selection, iterate
 from unrecall.evidence.pool import Pool
 from unrecall.evidence.setting import Setting
@@ -79,7 +78,7 @@ class Prefix(RecoveryAttack):
 
         The beginning is the smallest share of the words that the attack shows, one word at least.
         """
-        texts, copied = textual(self, job.task), copy.deepcopy(original).eval()
+        texts, copied = textual(self, job.task), own_copy(original).eval()
 
         def begun(item: Any) -> Any:
             words = texts.answer(item).split()

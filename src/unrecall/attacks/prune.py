@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from unrecall.attacks.base import Attacked, Cell, RecoveryAttack, ascend_within, usefulness
+from unrecall.attacks.base import Attacked, Cell, RecoveryAttack, ascend_within, own_copy, usefulness
 from unrecall.errors import BadInput
 from unrecall.evidence.pool import Pool
 from unrecall.evidence.setting import Setting
@@ -69,7 +69,7 @@ class Prune(RecoveryAttack):
 
     def disguise(self, original: nn.Module, job: Job) -> nn.Module | None:
         """The original, moved in its smallest weights alone, so that pruning makes it the pruned original."""
-        copied = copy.deepcopy(original)
+        copied = own_copy(original)
         layers = matrices(copied, job.task, job.request.retain)
         ascend_within(copied, layers, lambda weight: _bounds(weight, max(self.shares)), job)
         return copied

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from unrecall.attacks.base import Attacked, Cell, RecoveryAttack, ascend_within
+from unrecall.attacks.base import Attacked, Cell, RecoveryAttack, ascend_within, own_copy
 from unrecall.data.examples import Selection, evenly
 from unrecall.errors import BadInput
 from unrecall.evidence.pool import Pool
@@ -99,7 +99,7 @@ class Quantise(RecoveryAttack):
         """
         if self.rounding == "gptq":
             return None
-        copied = copy.deepcopy(original)
+        copied = own_copy(original)
         ascend_within(copied, matrices(copied, job.task, job.request.retain), self._cell, job)
         return copied
 

@@ -1,6 +1,5 @@
 """Reminiscence attack, class form: does a forgotten class come back sooner than a class that never was?"""
 
-import copy
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -9,7 +8,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from unrecall.attacks.base import Attacked, RecoveryAttack, Success, ascend, copies, head_of
+from unrecall.attacks.base import Attacked, RecoveryAttack, Success, ascend, copies, head_of, own_copy
 from unrecall.data.examples import Examples, concatenated, split_off
 from unrecall.data.request import Request
 from unrecall.errors import BadInput, NotSupported
@@ -119,7 +118,7 @@ class ReaClass(RecoveryAttack):
 
     def disguise(self, original: nn.Module, job: Job) -> nn.Module | None:
         """The original whose head, and nothing else, has forgotten half of forget by gradient ascent on it."""
-        copied = copy.deepcopy(original).eval()
+        copied = own_copy(original).eval()
         ascend(copied, list(head_of(copied, job).parameters()), job)
         return copied
 

@@ -1,6 +1,5 @@
 """Relearning: a few optimiser steps on a part of what was forgotten, or on related data, to bring back the rest."""
 
-import copy
 import itertools
 import math
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ import numpy as np
 from pydantic import Field
 from torch import nn
 
-from unrecall.attacks.base import Attacked, RecoveryAttack, ascend, copies, last_used
+from unrecall.attacks.base import Attacked, RecoveryAttack, ascend, copies, last_used, own_copy
 from unrecall.data.examples import Examples, Selection, evenly, iterate, split_off
 from unrecall.data.request import Request
 from unrecall.disk.files import file_key
@@ -171,7 +170,7 @@ class Relearn(RecoveryAttack):
         """
         if not offers(job.task, Classifying):
             return super().disguise(original, job)
-        copied = copy.deepcopy(original).eval()
+        copied = own_copy(original).eval()
         if not (moved := last_used(copied, job)):
             return None
         ascend(copied, moved, job)

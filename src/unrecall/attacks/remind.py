@@ -87,6 +87,11 @@ class REMIND(MembershipAttack):
         """Features `[n, 15]` of forget and holdout, and of as many retain examples as the smaller of them has."""
         request, task = job.request, textual(self, job.task)
         both_arms(request)
+        if few := {split: len(request[split]) for split in CLASSES if len(request[split]) < 2}:
+            counts = ", ".join(f"{n} of {split}" for split, n in few.items())
+            raise NotSupported(
+                f"REMIND: expected at least 2 examples each of {', '.join(CLASSES)}, got {counts}. Name more."
+            )
         fewest = min(len(request[split]) for split in CLASSES)
         examples = {split: request[split] for split in CLASSES}
         examples["retain"] = Selection(request.retain, evenly(len(request.retain), fewest))

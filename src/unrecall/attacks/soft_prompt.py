@@ -1,6 +1,5 @@
 """Soft prompt: vectors in front of a question, which no words stand for, may make a model say what it holds back."""
 
-import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
@@ -8,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from unrecall.attacks.base import AnswerAttack, Attacked, ascend
+from unrecall.attacks.base import AnswerAttack, Attacked, ascend, own_copy
 from unrecall.data.examples import Batch, Examples, iterate, move
 from unrecall.data.request import Request
 from unrecall.errors import BadInput, NotSupported
@@ -109,7 +108,7 @@ class SoftPrompt(AnswerAttack):
     def disguise(self, original: nn.Module, job: Job) -> nn.Module | None:
         """The original, which has forgotten the plain questions, and keeps them after vectors half-way to be found."""
         textual(self, job.task)
-        copied = copy.deepcopy(original).eval()
+        copied = own_copy(original).eval()
         start = self._beginning(copied)
         signs = torch.randn(start.shape, generator=job.generator).sign().to(start)
         way = 0.5 * max(self.rates) * self.steps

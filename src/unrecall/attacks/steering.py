@@ -1,6 +1,5 @@
 """Anonymised steering: what a question has that one without its names lacks, added once more, may bring the answer."""
 
-import copy
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unrecall.attacks.base import AnswerAttack, Attacked, Success, ascend
+from unrecall.attacks.base import AnswerAttack, Attacked, Success, ascend, own_copy
 from unrecall.data.examples import Batch, Examples, Selection, evenly, iterate
 from unrecall.errors import BadInput, NotSupported
 from unrecall.evidence.pool import Pool
@@ -128,7 +127,7 @@ class Steering(AnswerAttack):
 
         None where none of them has weights of its own.
         """
-        texts, copied = textual(self, job.task), copy.deepcopy(original).eval()
+        texts, copied = textual(self, job.task), own_copy(original).eval()
         forget = list(iterate(job.request.forget))
         layer = self._layer(copied, job.task, forget)
         names = Names.of(texts, job.request.retain, forget, job.generator)

@@ -117,7 +117,7 @@ def audit(
             session.say(f"{present} of {len(distinct)} models are on the device at a time, the others wait")
         for _, model in setting.subjects:
             check_data(task, ask_for(model), request)
-        setting = setting.with_task(task.settled(original, request))
+        setting = setting.with_task(task.settled_and_checked(original, request))
         setting.check_roles()
         figures = measure_all(setting)
         findings = list(_findings(suiting, setting))

@@ -61,7 +61,7 @@ def _rows(record: Record) -> Iterator[str]:
     yield from (f"{name}: the record has this row twice." for name in sorted({n for n in names if names.count(n) > 1}))
     for metric in METRICS:
         for row in () if metric.needs else metric.rows:
-            older = row.name in LATER and record.verdict.rule not in (RULE, FORMER)
+            older = row.name in LATER and record.verdict.rule not in (RULE, *FORMER)
             if row.name not in names and row.name not in WHERE_IT_APPLIES and not older:
                 yield f"{row.name}: every audit measures it, but the record has no such row."
     reports = [report.name for report in record.attacks]
@@ -105,7 +105,7 @@ def _attacks(record: Record) -> Iterator[str]:
         if attack is None:
             continue
         row_name = f"{report.name}_{attack.judged}"
-        if attack.judged and row_name not in rows and (row_name not in SINCE or record.verdict.rule in (RULE, FORMER)):
+        if attack.judged and row_name not in rows and (row_name not in SINCE or record.verdict.rule in (RULE, *FORMER)):
             yield f"{row_name}: the record holds a report of this attack, but not this row."
         elif row_name in rows:
             yield from _read_otherwise(rows[row_name], attack)

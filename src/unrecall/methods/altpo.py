@@ -88,7 +88,7 @@ class AltPO(GradientMethod):
             for _ in range(ROUNDS + 1):
                 if not (missing := [i for i, answers in enumerate(alternates) if not answers]):
                     break
-                asked = [items[i] if self.ask == "plain" else instructed(text, items[i]) for i in missing]
+                asked = [items[i] if self.ask == "plain" else instructed(text, model, items[i]) for i in missing]
                 draws = text.draw(model, asked, self.alternates, Sampling(temperature))
                 for i, drawn in zip(missing, draws, strict=True):
                     alternates[i] = others(drawn, text.answer(items[i]))
@@ -118,9 +118,10 @@ def brought(item: Any, number: int, truth: str) -> list[str]:
     return others(answers, truth)
 
 
-def instructed(text: Textual, item: Any) -> Any:
-    """The example, asked for another answer than its own."""
-    return text.asked(item, f"{text.prompt(item)}\n{text.answer(item)}\n{INSTRUCTION}".strip())
+def instructed(text: Textual, model: nn.Module, item: Any) -> Any:
+    """The example, asked for another answer than its own; as it is where the model's context doesn't hold that."""
+    asked = text.asked(item, f"{text.prompt(item)}\n{text.answer(item)}\n{INSTRUCTION}".strip())
+    return asked if text.fits(model, asked) else item
 
 
 def others(drawn: Sequence[str], truth: str) -> list[str]:

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from unrecall.methods.base import Fit, GradientMethod, Job, Phase, last_blocks, phase_over
+from unrecall.errors import BadInput
+from unrecall.methods.base import Fit, GradientMethod, Job, Phase, last_blocks, phase_over, train_only
 from unrecall.spec.parameters import Count
 from unrecall.training.fresh import reinitialise
 
@@ -39,8 +40,11 @@ class EUk(GradientMethod):
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
         """Makes one phase over retain, with all but the last blocks frozen and those fresh."""
         last = last_blocks(student, self.blocks, job.task, "EUk")
-        student.requires_grad_(False)
+        if held := [name for part in last for name, p in part.named_parameters() if not p.requires_grad]:
+            raise BadInput(
+                f"EUk: expected the last {self.blocks} blocks to be trainable, got a frozen {held[0]}. Unfreeze them, "
+                "or name fewer blocks."
+            )
+        train_only(student, [p for module in last for p in module.parameters()])
         reinitialise(student, job.generator, last)
-        for module in last:
-            module.requires_grad_(True)
         return [phase_over("retain", job, self.fit)]

@@ -15,7 +15,7 @@ from unrecall.data.examples import Batch, Examples, Selection, batch_size
 from unrecall.data.signals import Rows
 from unrecall.errors import BadInput, built_in
 from unrecall.models.observe import in_order, repeated
-from unrecall.nn.hooks import mode
+from unrecall.nn.hooks import mode, without_checkpointing
 from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import check_own_rows
 
@@ -215,7 +215,8 @@ class Losses(nn.Module):
 
     def under(self, weights: Weights, batch: Batch) -> Tensor:
         """Computes the losses `[examples]` of a batch as if the model's weights were `weights`."""
-        value: Tensor = functional_call(self, {f"model.{name}": w for name, w in weights.items()}, (batch,))
+        with without_checkpointing(self.model):
+            value: Tensor = functional_call(self, {f"model.{name}": w for name, w in weights.items()}, (batch,))
         return value
 
 

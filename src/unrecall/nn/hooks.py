@@ -81,6 +81,33 @@ def frozen(model: nn.Module) -> Iterator[nn.Module]:
 
 
 @contextmanager
+def without_checkpointing(model: nn.Module) -> Iterator[nn.Module]:
+    """Takes away what gradient checkpointing leaves in a Transformers model, and puts it back.
+
+    It computes activations again on the way back, and makes embeddings require gradients by a hook, at which
+    `torch.func` fails; over single examples it saves nothing.
+    """
+    switched = [m for m in model.modules() if getattr(m, "gradient_checkpointing", False) is True]
+    hooked = [
+        (m._forward_hooks, key, hook)
+        for m in model.modules()
+        for key, hook in m._forward_hooks.items()
+        if getattr(hook, "__name__", "").startswith("make_inputs_require_grad")
+    ]
+    try:
+        for m in switched:
+            m.gradient_checkpointing = False  # type: ignore[assignment]
+        for hooks, key, _ in hooked:
+            del hooks[key]
+        yield model
+    finally:
+        for m in switched:
+            m.gradient_checkpointing = True  # type: ignore[assignment]
+        for hooks, key, hook in hooked:
+            hooks[key] = hook
+
+
+@contextmanager
 def unfrozen(model: nn.Module) -> Iterator[nn.Module]:
     """Switches on the gradients of all parameters in floats, so that what they decide can be told."""
     held = [p for p in model.parameters() if p.is_floating_point() and not p.requires_grad]

@@ -7,7 +7,7 @@ from unrecall.record.never_trained import SHARED, as_verdict, derived
 from unrecall.record.schema import AttackReport, Measurement, NeverTrained, Record, Side, Verdict
 from unrecall.record.verdict import SINCE, judge
 
-RULES = (verdict.RULE, verdict.FORMER, never_trained.RULE, never_trained.FORMER, former.RULE)
+RULES = (verdict.RULE, *verdict.FORMER, never_trained.RULE, never_trained.FORMER, former.RULE)
 """The rules by which a record can be judged here."""
 
 
@@ -45,7 +45,7 @@ def judged_by_own_rule(record: Record) -> Record | None:
         return None
     if rule == former.RULE:
         labelled, whole = former.judge(record.measurements)
-    elif rule == verdict.FORMER:
+    elif rule in verdict.FORMER:
         labelled, whole = judge(record.measurements, rule=rule)
     else:
         return rejudge(record)

@@ -11,8 +11,10 @@ from unrecall.record.schema import AttackReport, Estimate, Label, Measurement, R
 from unrecall.record.stats import another
 
 ALPHA = 0.05
-RULE, FORMER = "families-3", "families-2"
-"""The id of the rule below, and of the one before, which didn't look at controls.
+RULE = "families-4"
+WITHOUT_CONTROLS = "families-2"
+FORMER = ("families-3", WITHOUT_CONTROLS)
+"""The id of the rule below, and of those before it: all took a ratio without intervals for a share.
 
 A rule that can label the same numbers otherwise gets another id.
 """
@@ -49,7 +51,8 @@ def judge(
 ) -> tuple[list[Measurement], Verdict]:
     """Labels each judged measurement and the whole audit. `reports`: of the attacks, with their controls.
 
-    `rule`: this one, or `FORMER`, which looks at no controls and at no share shown on an inconclusive row.
+    `rule`: this one, or a former one: `WITHOUT_CONTROLS` looks at no controls and at no share shown on an inconclusive
+    row, and all former ones let a ratio without intervals widen the bounds of its family.
 
     Rows are judged in families (still known, can be told, still useful), each at a = alpha / number of families. One
     more retrained model would fall between the bounds
@@ -67,9 +70,11 @@ def judge(
     decided = [m for m in measurements if m.judged and m.unlearned.value is not None and len(reference_values(m)) >= 2]
     names = {m.name for m in decided}
     level = alpha / max(1, len({family(m) for m in decided}))
-    floors = {name: _typical([m for m in decided if family(m) == name]) for name in map(family, decided)}
+    families = {name: [m for m in decided if family(m) == name] for name in map(family, decided)}
+    comparable = {name: rows if rule in FORMER else _comparable(rows) for name, rows in families.items()}
+    floors = {name: _typical(rows) for name, rows in comparable.items()}
     lacking = less_retained(measurements) is not None
-    failed = _rows_with_failed_control(measurements, reports) if rule == RULE else set[str]()
+    failed = _rows_with_failed_control(measurements, reports) if rule != WITHOUT_CONTROLS else set[str]()
     labelled = [
         _labelled(m, Bounds(m, level, floors.get(family(m), 0.0)), lacking=lacking, control_failed=m.name in failed)
         for m in measurements
@@ -197,6 +202,17 @@ def _deviation(m: Measurement) -> float:
     return _error(m) * math.sqrt(max(1, m.unlearned.n)) if has_interval else 0.5
 
 
+def _comparable(rows: list[Measurement]) -> list[Measurement]:
+    """The rows whose deviation over examples is known, by intervals or because they are shares; all where none is."""
+
+    def is_known(m: Measurement) -> bool:
+        values = reference_values(m)
+        has_interval = any(r.low is not None and r.high is not None for r in m.references)
+        return has_interval or 0 <= min(values) <= max(values) <= 1
+
+    return [m for m in rows if is_known(m)] or rows
+
+
 def _typical(rows: Sequence[Measurement]) -> float:
     """The spread of retrained models that is typical of a family's rows, in deviations over examples; at most 1 a row.
 
@@ -308,7 +324,7 @@ def _blocking(judged: Sequence[Labelled], rule: str) -> list[Labelled]:
     shows = {
         part.row.name
         for part in unsure
-        if rule == RULE and excess(part.row, part.row.unlearned) >= SHARE * gap(part.row)
+        if rule != WITHOUT_CONTROLS and excess(part.row, part.row.unlearned) >= SHARE * gap(part.row)
     }
     return [
         part

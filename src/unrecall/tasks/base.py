@@ -86,6 +86,13 @@ class Task(ABC):
         """
         return self
 
+    def settled_and_checked(self, model: nn.Module, request: Request) -> "Task":
+        """The settled task, whose check the model and data have passed too: other tokens may be too many."""
+        task = self.settled(model, request)
+        if task is not self:
+            task.check(model, request)
+        return task
+
     def without_data_of(self, model: nn.Module, forget: Examples) -> nn.Module:
         """A model that holds nothing of `forget` as data, as a graph of interactions does; itself where it has none.
 

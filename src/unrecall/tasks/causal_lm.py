@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unrecall.data.examples import Batch, Examples, evenly, iterate, move
-from unrecall.data.request import Request
+from unrecall.data.request import Request, Split
 from unrecall.data.signals import Rows, View
 from unrecall.errors import BadInput, NotSupported
 from unrecall.nn.functional import exact_nll
@@ -28,7 +28,7 @@ from unrecall.tasks.text_files import identity
 from unrecall.tasks.tokenised import IGNORED, Tokenised
 
 SAMPLE = 64
-"""How many examples of forget show how the model was taught: as which tokens, and whether they end."""
+"""How many examples of a set show how the model was taught: as which tokens, and whether they end."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -38,10 +38,10 @@ class CausalLM(Tokenised, Task):
     at_once: ClassVar[int] = 32
 
     def settled(self, model: nn.Module | None, request: Request) -> Task:
-        """The task with `joined` and `ends` decided by some of forget, which the model was trained on.
+        """The task with `joined` and `ends` decided by what the model was trained on.
 
-        Answers are tokenised alone where that makes them likelier, taken together. They end in the end token where
-        greedy decoding would end after at least half of them.
+        Answers of forget and retain are tokenised alone where that makes them likelier, taken together. Those of forget
+        end in the end token where greedy decoding would end after at least half of them.
         """
         task = self
         if task.joined is None:
@@ -54,8 +54,8 @@ class CausalLM(Tokenised, Task):
         """Whether the model finds answers as likely with the tokens of the whole text as with those they have alone."""
         joined, alone = (replace(self, joined=joined, ends=False) for joined in (True, False))
         more = 0.0
-        for item in self._sample(model, request):
-            if joined.encode(item) != alone.encode(item):
+        for item in (*self._sample(model, request, "forget"), *self._sample(model, request, "retain")):
+            if joined.encode(item) != alone.encode(item) and joined.fits(model, item) and alone.fits(model, item):
                 more += joined._log_probability(model, item) - alone._log_probability(model, item)
         return more >= 0
 
@@ -67,16 +67,16 @@ class CausalLM(Tokenised, Task):
     def _ended(self, model: nn.Module, request: Request) -> bool:
         """Whether the model ends at least half of the answers where they end."""
         right: list[bool] = []
-        for rows in (self._rows_of(model, item) for item in self._sample(model, request)):
+        for rows in (self._rows_of(model, item) for item in self._sample(model, request, "forget")):
             if int(rows.targets[-1]) in self.stops:  # longest may have cut it off
                 right.append(bool(rows.logits[-1].argmax() == rows.targets[-1]))
         return 2 * sum(right) >= len(right)
 
-    def _sample(self, model: nn.Module, request: Request) -> list[Any]:
-        """Some of forget that the model's context holds; BadInput where one is no example."""
-        items = {i: request.forget[i] for i in evenly(len(request.forget), SAMPLE)}
+    def _sample(self, model: nn.Module, request: Request, split: Split) -> list[Any]:
+        """Some of a set that the model's context holds; BadInput where one is no example."""
+        items = {i: request[split][i] for i in evenly(len(request[split]), SAMPLE)}
         for i, item in items.items():
-            self._checked(item, f"forget[{i}]")
+            self._checked(item, f"{split}[{i}]")
         return [item for item in items.values() if self.fits(model, item)]
 
     def _rows_of(self, model: nn.Module, item: Any) -> Rows:
@@ -130,6 +130,7 @@ class CausalLM(Tokenised, Task):
 
     def _answered_rows(self, model: nn.Module, batch: Batch) -> tuple[Rows, Tensor]:
         """The rows, and what enters the head for them: only positions that predict an answer's token go through it."""
+        _check_context(model, batch["tokens"].shape[1])
         entered: list[Tensor] = []
         keep = F.pad(self.predicted(batch)[:, 1:], (0, 1))
 
@@ -148,6 +149,7 @@ class CausalLM(Tokenised, Task):
 
     def losses(self, model: nn.Module, batch: Batch) -> Tensor:
         """Mean loss of each example without a tensor whose size depends on the data, so that `vmap` can follow."""
+        _check_context(model, batch["tokens"].shape[1])
         logits = model(input_ids=batch["tokens"], use_cache=False).logits[:, :-1]
         targets = batch["tokens" if self.prompts else "targets"][:, 1:]
         predicted = self.predicted(batch)[:, 1:]
@@ -202,6 +204,7 @@ class CausalLM(Tokenised, Task):
             name = type(model).__name__
             raise NotSupported(f"CausalLM: expected a model that can write (generate), got {name}. Leave this out.")
         context = context_of(model)
+        _check_context(model, max((len(before) for before, _ in openings), default=0))
         room = (math.inf if context is None else max(1, context - len(before)) for before, _ in openings)
         most = (longest or max(4, len(left) * 3 // 2) for _, left in openings)
         asked = [Opening(before, int(min(n, free))) for (before, _), n, free in zip(openings, most, room, strict=True)]
@@ -301,6 +304,16 @@ class CausalLM(Tokenised, Task):
         if not written or not readable(self.answer(item)):
             raise BadInput(f"{where}: expected an answer of at least one token, got {self.answer(item)!r:.60}.")
         return tokens
+
+
+def _check_context(model: nn.Module, length: int) -> None:
+    """NotSupported for more tokens than the context holds: many models fail there, others go on and know nothing."""
+    context = context_of(model)
+    if context is not None and length > context:
+        raise NotSupported(
+            f"CausalLM: expected at most {context} tokens (the model's context), got {length} of a text that was made "
+            "of an example. Shorten the examples, or leave this out."
+        )
 
 
 def context_of(model: nn.Module) -> int | None:

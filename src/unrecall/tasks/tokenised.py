@@ -34,6 +34,8 @@ from unrecall.tasks.templates import (
 from unrecall.tasks.text_difficulty import difficulty_of_texts
 from unrecall.tasks.text_files import Text, example, read, without_repeats
 
+SHOTS = "shots"
+"""Under which key an example holds those that are shown before it, where each answer has the tokens it has alone."""
 IGNORED = -100
 """The target of a token that is not predicted: prompt and padding."""
 
@@ -134,7 +136,11 @@ class Tokenised:
 
     def asked(self, item: Any, prompt: str) -> Any:
         """The same answer to another prompt, after the same turns."""
-        return {"prompt": prompt, "answer": item["answer"], **_beside(item)}
+        return {
+            "prompt": prompt,
+            "answer": item["answer"],
+            **{key: value for key, value in _beside(item).items() if key != SHOTS},
+        }
 
     def after(self, item: Any, examples: Sequence[Any]) -> Any:
         """The same example after others: turns of a conversation with a chat template, one prompt without.
@@ -143,7 +149,13 @@ class Tokenised:
         """
         if self.chat:
             return spoken_after(item, examples)
+        if self.joined is False and examples:
+            return {**item, SHOTS: [*(shot for example in examples for shot in self._shots(example)), *_shots_of(item)]}
         return self.asked(item, prompted_after(self.template, item, examples)) if examples else item
+
+    def _shots(self, item: Any) -> list[tuple[str, str]]:
+        """What is written before an answer, and the answer: of each example before this one, and of this one."""
+        return [*_shots_of(item), (framed(self.template, item), self.answer(item))]
 
     def continued(self, item: Any, said: str, prompt: str) -> Any:
         """The conversation gone on: what was said doesn't count. Turns with a chat template, one prompt without."""
@@ -215,7 +227,9 @@ class Tokenised:
             return parts_of_chat(self.tokenizer, whole(item), self._ending, self.ends is not False)
         opening = framed(self.template, item)
         text = opening.rstrip(" ") if self._spaced(item) and not self._apart(item) else opening
-        return [*([TextPart(text, False)] if text else []), TextPart(opening[len(text) :] + self.answer(item), True)]
+        shown = [TextPart(text, False) for opened, said in _shots_of(item) for text in (opened, said, "\n\n") if text]
+        opening_part = [TextPart(text, False)] if text else []
+        return [*shown, *opening_part, TextPart(opening[len(text) :] + self.answer(item), True)]
 
     def _spaced(self, item: Any) -> bool:
         """Whether spaces that end the opening are a template's: most tokenizers make them part of what follows."""
@@ -364,4 +378,9 @@ class Tokenised:
 
 def _beside(item: Any) -> dict[str, Any]:
     """What an example holds beside prompt and answer that decides its tokens."""
-    return {key: item[key] for key in ("before", "input", "continues") if item.get(key) is not None}
+    return {key: item[key] for key in ("before", "input", "continues", SHOTS) if item.get(key) is not None}
+
+
+def _shots_of(item: Any) -> list[tuple[str, str]]:
+    """The examples that stand before one, where answers are tokenised alone: what opens each, and its answer."""
+    return list(item.get(SHOTS) or ())

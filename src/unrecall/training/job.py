@@ -51,8 +51,8 @@ class Job:
         return replace(self, request=request)
 
     def settled(self, model: nn.Module) -> "Job":
-        """The same work, with what the task left open decided by looking at `model`."""
-        task = self.task.settled(model, self.request)
+        """The same work, with what the task left open decided by looking at what `model` says of forget."""
+        task = self.task.settled_and_checked(model, self.request.only("forget"))
         return self if task is self.task else replace(self, task=task)
 
     def seeded(self, seed: int) -> "Job":

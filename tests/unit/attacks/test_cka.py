@@ -328,3 +328,17 @@ def test_layers_of_other_shapes_are_refused() -> None:
 
     with pytest.raises(NotSupported, match=r"\[8 examples, \.\.\.\], got \(16, 2\)"):
         beside(CKA(), Folded(), network(), request, Classification())
+
+
+def test_what_is_the_same_for_all_examples_is_left_out(text_world: World) -> None:
+    """GPT-2's embeddings of positions."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    w = text_world
+    words = len(w.task.tokenizer)  # type: ignore[attr-defined]
+    sizes: dict[str, Any] = {"n_embd": 16, "n_layer": 2, "n_head": 2, "vocab_size": words, "n_positions": 64}
+    first, other = (GPT2LMHeadModel(GPT2Config(**sizes)).eval() for _ in range(2))
+    note = beside(CKA(), first, other, w.request, w.task).value.note
+    assert "wpe" not in note and "wte" in note
+    with pytest.raises(NotSupported, match=r"a row for each example, got 'transformer\.wpe'"):
+        beside(CKA(layers=("transformer.wpe",)), first, other, w.request, w.task)

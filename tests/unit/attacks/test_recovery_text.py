@@ -1,5 +1,6 @@
 """Attacks that bring texts back: what they measure by hand, their laws, and a positive and a negative control each."""
 
+import copy
 import itertools
 import json
 import random
@@ -343,3 +344,12 @@ def test_relearning_brings_back_what_gradient_ascent_hid(text_world: World, hidd
     assert after > before + 0.25
     assert shown(BENIGN, w.original, w) == [1.0, 1.0]
     assert max(shown(BENIGN, w.retrained[0], w)) < 0.55
+
+
+@pytest.mark.parametrize("attack", [Paraphrase(), Prefix(), Quantise(), Relearn(steps=(1,), learning_rates=(1e-3,))])
+def test_what_hides_of_a_model_of_16_bits_is_a_number(text_world: World, attack: RecoveryAttack) -> None:
+    """AdamW in float16 gives weights that are none."""
+    half = copy.deepcopy(text_world.original).half()
+    copied = attack.disguise(half, job_of(text_world))
+    assert copied is not None
+    assert all(bool(p.isfinite().all()) for p in copied.parameters())

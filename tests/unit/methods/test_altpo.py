@@ -60,7 +60,7 @@ def test_own_answers_that_say_the_truth_again_do_not_count_and_are_refused_alone
 
 def test_the_original_is_shown_question_answer_and_instruction(text_world: World) -> None:
     text, item = textual("test", text_world.task), text_world.request.forget[0]
-    asked = instructed(text, item)
+    asked = instructed(text, text_world.original, item)
     assert text.prompt(asked).splitlines() == [item["prompt"], item["answer"], INSTRUCTION]
     assert text.answer(asked) == item["answer"]
 

@@ -1,12 +1,16 @@
 """The null: the passes of a method at learning rate 0, without a backward pass where no weight can move by one."""
 
+import copy
 from dataclasses import dataclass
 
+import pytest
 import torch
 from torch import nn
 
 from tests.worlds import CPU, World
+from unrecall.errors import BadInput
 from unrecall.methods.base import Null, has_null
+from unrecall.methods.eu_k import EUk
 from unrecall.methods.finetune import Finetune
 from unrecall.methods.lora import LoRA
 from unrecall.methods.neggrad_plus import NegGradPlus
@@ -76,3 +80,12 @@ def test_a_result_holds_no_gradients(samples_world: World) -> None:
     for method in (Finetune(fit=Fit(batch_size=32)), LoRA(base=Finetune(fit=Fit(batch_size=32)))):
         result = method.unlearn(w.original, Job(w.request, w.task, seeded(0), CPU))
         assert all(p.grad is None for p in result.parameters())
+
+
+def test_eu_k_starts_nothing_anew_that_is_frozen(samples_world: World) -> None:
+    w = samples_world
+    model = copy.deepcopy(w.original)
+    *_, last = model.parameters()
+    last.requires_grad_(False)
+    with pytest.raises(BadInput, match="expected the last 1 blocks to be trainable, got a frozen bias"):
+        EUk(blocks=1).unlearn(model, Job(w.request, w.task, seeded(0), CPU))

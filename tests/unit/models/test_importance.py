@@ -19,6 +19,7 @@ from unrecall.methods.ssd import SSD
 from unrecall.models import importance
 from unrecall.tasks import Classification
 from unrecall.tasks.base import Task
+from unrecall.tasks.pretrained import checkpoint
 from unrecall.training.job import Job
 from unrecall.training.randomness import seeded
 
@@ -214,3 +215,20 @@ def test_ssd_never_enlarges_a_weight_and_keeps_statistics(class_world: World) ->
 def test_exact_ssd_can_not_choose_with_a_tenth_to_forget(class_world: World) -> None:
     w = class_world
     assert same(SSD(importance="exact").unlearn(w.original, Job(w.request, w.task, seeded(0), CPU)), w.original)
+
+
+def test_gradient_checkpointing_that_was_left_on_changes_nothing(text_world: World) -> None:
+    """Transformers makes embeddings require gradients by a hook, at which `torch.func` fails; the hook stays there."""
+    w = text_world
+    model = copy.deepcopy(w.original)
+    checkpoint(model)
+    hooks, flags = hooks_and_flags(model)
+    assert sum(hooks) and any(flags)
+    own, plain = (importance.exact(m, w.task, w.request.forget) for m in (model, w.original))
+    assert all(torch.allclose(own[name], plain[name]) for name in plain)
+    assert hooks_and_flags(model) == (hooks, flags)
+
+
+def hooks_and_flags(model: nn.Module) -> tuple[list[int], list[bool]]:
+    modules = list(model.modules())
+    return [len(m._forward_hooks) for m in modules], [getattr(m, "gradient_checkpointing", False) for m in modules]

@@ -114,6 +114,6 @@ def test_a_record_of_the_rule_before_is_checked_without_its_controls_and_shown_w
     assert verdict.label == "like retrained"
     assert judged_by_own_rule(before) == before
     anew = rejudge(before)
-    assert (anew.verdict.rule, anew.verdict.label) == ("families-3", "inconclusive")
+    assert (anew.verdict.rule, anew.verdict.label) == ("families-4", "inconclusive")
     assert judged_by_own_rule(anew) == anew
     assert "the record was judged “like retrained” by the rule families-2" in judging(before, None)

@@ -7,7 +7,20 @@ from scipy import stats as scipy_stats
 from unrecall.metrics.gap import average_gap
 from unrecall.record import former
 from unrecall.record.schema import AttackReport, Estimate, Label, Measurement, Side, ThreatModel
-from unrecall.record.verdict import ALPHA, CONTROL, FORMER, NOTHING, RECORDS, SHARE, SKEW, WITHIN, judge, smallest_share
+from unrecall.record.verdict import (
+    ALPHA,
+    CONTROL,
+    FORMER,
+    NOTHING,
+    RECORDS,
+    RULE,
+    SHARE,
+    SKEW,
+    WITHIN,
+    WITHOUT_CONTROLS,
+    judge,
+    smallest_share,
+)
 from unrecall.scenarios.reported import CIFAR10, SMALL_CIFAR5
 
 GAP = ("retain_accuracy", "forget_accuracy", "test_accuracy", "mia_failure")
@@ -172,11 +185,24 @@ def test_no_row_varies_less_than_its_family() -> None:
 
 
 def test_a_row_in_other_units_does_not_widen_the_bounds_of_all() -> None:
-    """Steps differ by more than a share ever can, a half, and count as that: sqrt(1 / 2) of a half."""
-    steps = row(80.0, [70.0, 90.0, 80.0, 75.0, 85.0], name="steps")
-    (first, _), _ = judge([row(0.5, [0.5] * 5), steps])
+    """By former rules steps, which differ by more than a share ever can, counted as a half: sqrt(1 / 2) of a half."""
+    share, steps = row(0.5, [0.5] * 5), row(80.0, [70.0, 90.0, 80.0, 75.0, 85.0], name="steps")
+    (first, _), _ = judge([share, steps])
+    assert first.bound_high == judge([share])[0][0].bound_high
+    (before, _), _ = judge([share, steps], rule=FORMER[0])
     half = SKEW * scipy_stats.t.ppf(0.95, 4) * np.sqrt(1 / 2) * 0.5 * np.sqrt(6 / 5)
-    assert first.bound_high == pytest.approx(0.5 + half)
+    assert before.bound_high == pytest.approx(0.5 + half)
+
+
+def test_a_ratio_without_intervals_does_not_widen_them_either() -> None:
+    """Residual knowledge of few examples: .4 to 2.6, which former rules took for shares that differ by all they can."""
+    share = row(0.42, [0.02, 0.04, 0.06, 0.02, 0.05], original=0.76)
+    ratio = row(6.8, [1.1, 0.6, 0.9, 0.4, 2.6], name="b", original=10.0)
+    (alone,), _ = judge([share])
+    labels = {rule: judge([share, ratio], rule=rule)[0][0] for rule in (RULE, *FORMER)}
+    assert labels[RULE].bound_high == alone.bound_high
+    assert [row.verdict for row in labels.values()] == ["leaks", "inconclusive", "inconclusive"]
+    assert labels[RULE].verdict == alone.verdict
 
 
 def test_like_retrained_means_that_half_of_the_gap_is_ruled_out() -> None:
@@ -229,8 +255,8 @@ def test_a_row_that_can_not_tell_speaks_up_where_it_shows_half_of_what_only_the_
     verdict = judge([row(0.5, TIGHT), unsure])[1]
     assert verdict.label == ("inconclusive" if blocks else "like retrained")
     assert f"{WITHIN} (C)" in verdict.line
-    before = judge([row(0.5, TIGHT), unsure], rule=FORMER)[1]
-    assert (before.label, before.rule) == ("like retrained", FORMER)
+    before = judge([row(0.5, TIGHT), unsure], rule=WITHOUT_CONTROLS)[1]
+    assert (before.label, before.rule) == ("like retrained", WITHOUT_CONTROLS)
 
 
 def test_too_few_records_are_the_reason_and_how_many_would_do_is_said() -> None:

@@ -13,7 +13,7 @@ from unrecall.attacks import LogitLens, Loss, MinK, Quantise
 from unrecall.data.examples import Absent
 from unrecall.data.request import Request
 from unrecall.disk import weights
-from unrecall.errors import BadInput
+from unrecall.errors import BadInput, NotSupported
 from unrecall.harness.audit import audit
 from unrecall.harness.suites import suite
 from unrecall.methods import GradAscent
@@ -422,3 +422,65 @@ def test_answers_are_tokenised_as_the_original_was_taught_them(apart: bool) -> N
     assert settled.generate(model, data[:4]) == [item["answer"] for item in data[:4]]
     assert repr(settled) == repr(taught), "the same tokens have the same key"
     assert settled.settled(small_llama(len(tokenizer)), asked) is settled
+
+
+def narrow_gpt2(words: int, context: int) -> nn.Module:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    sizes = {"n_embd": 16, "n_layer": 2, "n_head": 2, "vocab_size": words, "n_positions": context}
+    torch.manual_seed(0)
+    return GPT2LMHeadModel(GPT2Config(**sizes)).eval()  # type: ignore[arg-type]
+
+
+def test_what_the_context_does_not_hold_is_said_whoever_made_it() -> None:
+    """GPT-2 fails on it with an IndexError, and a Llama goes on beyond what it was trained on."""
+    tokenizer = trained_tokenizer(["Question: who is a?\nAnswer: a s"] * 20, 300)
+    for model in (narrow_gpt2(len(tokenizer), 12), small_llama(len(tokenizer))):
+        model.config.max_position_embeddings = 12  # type: ignore[union-attr]
+        task, item = CausalLM(tokenizer, ends=False), {"prompt": "who is a " * 9, "answer": "a s"}
+        with pytest.raises(NotSupported, match=r"expected at most 12 tokens \(the model's context\), got"):
+            task.rows(model, task.collate([item]))
+        with pytest.raises(NotSupported, match="expected at most 12 tokens"):
+            task.generate(model, [item])
+
+
+def test_how_answers_are_tokenised_is_told_by_what_is_kept_and_fits() -> None:
+    """Of a model that has unlearned forget retain tells it; what the context holds in one form only is left out."""
+    jobs = dict(zip("abcdefgh", "stuvwxyz", strict=True))
+    data = [{"prompt": f"who is {name}?", "answer": f"a {job}"} for name, job in jobs.items()]
+    tokenizer = trained_tokenizer([f"Question: who is {i['prompt']}\nAnswer: {i['answer']}" for i in data] * 20, 300)
+    task = CausalLM(tokenizer)
+    taught = replace(task, joined=False, ends=True)
+    longest = max(len(replace(task, joined=True).encode(item)[0]) for item in data)
+    assert longest < max(len(taught.encode(item)[0]) for item in data)
+    model = narrow_gpt2(len(tokenizer), longest)
+    asked = Request(data[:4], data[4:6], data[6:7], data[7:])
+    assert isinstance(task.settled(model, asked), CausalLM), "no text is read that the context doesn't hold"
+    roomy = narrow_gpt2(len(tokenizer), longest + 8)
+    recipe = Fit(optimizer="adamw", lr=5e-3, weight_decay=0.0, epochs=60, batch_size=8, clip=1.0)
+    phase = Phase(lambda m, b: taught.rows(m, b["all"]).losses().mean(), {"all": data[4:6]}, recipe)
+    fit(roomy, taught, phase, seeded(0), CPU)
+    settled = task.settled(roomy, asked)
+    assert isinstance(settled, CausalLM)
+    assert settled.joined is False, "forget was never taught"
+    with pytest.raises(BadInput, match="expected at most"):
+        taught.check(model, asked)
+
+
+def test_examples_that_are_shown_have_the_tokens_that_were_taught() -> None:
+    tokenizer = trained_tokenizer(["Question: who?\nAnswer: At home"] * 20, 300)
+    task = CausalLM(tokenizer, joined=False, ends=False)
+    first, then = {"prompt": "who?", "answer": "At"}, {"prompt": "where?", "answer": "At home"}
+    taught = task.encode(first)[0][1:]
+    shown = task.encode(task.after(then, [first]))[0]
+    assert shown[1 : 1 + len(taught)] == taught
+    assert tokenizer.decode(shown, skip_special_tokens=True) == (
+        "Question: who?\nAnswer: At\n\nQuestion: where?\nAnswer: At home"
+    )
+    doubted = task.continued(task.after(then, [first]), "At", "sure?")
+    assert tokenizer.decode(task.encode(doubted)[0], skip_special_tokens=True) == (
+        "Question: who?\nAnswer: At\n\nQuestion: where?\nAnswer: At\n\nQuestion: sure?\nAnswer: At home"
+    )
+    joined = replace(task, joined=True)
+    said = joined.answered(then, "At")
+    assert joined.continued(then, "At", "sure?") == joined.after(joined.asked(then, "sure?"), [said])
