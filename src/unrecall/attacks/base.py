@@ -285,6 +285,8 @@ class RecoveryAttack(ScoredAttack):
         last, head = last_used(copied, job), None
         with suppress(NotSupported):
             head = head_of(copied, job)
+        if not last:
+            return None
         if head is None or set(last) != {*head.parameters()}:
             ascend(copied, last, job)
             return copied
@@ -444,8 +446,9 @@ def head_of(model: nn.Module, job: Job) -> nn.Linear:
 def last_used(model: nn.Module, job: Job) -> list[nn.Parameter]:
     """The weights of the last block that decide what the model answers; a head that isn't asked has none."""
     batch = next(in_order(model, job.task, job.request.forget))
-    weights = list(model.parameters())
-    with mode(model, training=False), unfrozen(model), torch.enable_grad():
+    no_cudnn = torch.backends.cudnn.flags(enabled=False)  # in eval mode its recurrent layers have no backward pass
+    with mode(model, training=False), unfrozen(model), torch.enable_grad(), no_cudnn:
+        weights = [p for p in model.parameters() if p.requires_grad]
         loss = job.task.rows(model, batch).losses().mean()
         gradients = torch.autograd.grad(loss, weights, allow_unused=True) if loss.requires_grad else ()
     used = {p for p, gradient in zip(weights, gradients, strict=False) if gradient is not None}

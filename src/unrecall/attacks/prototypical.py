@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unrecall.attacks.base import Attacked, FewShotAttack, head_of, own_copy
+from unrecall.attacks.base import Attacked, FewShotAttack, head_of
 from unrecall.data.examples import split_off
 from unrecall.data.signals import Signals
 from unrecall.evidence.pool import Dose, Pool
@@ -89,7 +89,7 @@ class Prototypical(FewShotAttack):
 
     def disguise(self, original: nn.Module, job: Job) -> nn.Module | None:
         """The original without the forgotten classes' rows in its head."""
-        copied = own_copy(original).eval()
+        copied = copy.deepcopy(original).eval()
         head, forgotten = head_of(copied, job), list(job.request.masked)
         with torch.no_grad():
             head.weight[forgotten] = 0

@@ -81,7 +81,7 @@ def recalibrate(model: nn.Module, task: Task, examples: Examples, chosen: list[i
     A batch has two inputs at least, for one has no variance; NotSupported where there is one in all.
     """
     if len(chosen) < 2:
-        raise NotSupported("Recalibration: expected at least 2 inputs, got 1, of which there is no variance.")
+        raise NotSupported(f"Recalibration: expected 2 inputs or more, got {len(chosen)}, which have no variance.")
     norms = batchnorms(model)
     momenta = [norm.momentum for norm in norms]
     model.eval()

@@ -119,12 +119,12 @@ def lines_of(methods: str, lora: str | None) -> tuple[dict[str, str], list[str]]
 
     These are the methods that do more than train, so that --lora can't wrap them. BadInput for none.
     """
-    from unrecall.methods.base import GradientMethod
+    from unrecall.methods.base import GradientMethod, has_null
     from unrecall.spec.catalog import entries
 
     def only_trains(name: str) -> bool:
         method = parse(name, "methods")
-        return isinstance(method, GradientMethod) and method.has_null
+        return isinstance(method, GradientMethod) and has_null(method)
 
     names, left_out = methods.split(), list[str]()
     if methods == "all":

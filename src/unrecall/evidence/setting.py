@@ -20,6 +20,7 @@ from unrecall.disk.weights import digest_of, same_weights
 from unrecall.errors import BadInput
 from unrecall.evidence.evidence import Evidence
 from unrecall.models.observe import in_order, observe, one_size
+from unrecall.nn.waiting import ask_for
 from unrecall.record.schema import Cost
 from unrecall.tasks.base import Task
 from unrecall.training.job import Job
@@ -134,7 +135,8 @@ class Setting:
         retrained = self.models.references()
         for i, (role, model) in enumerate(self.subjects):
             others = self.subjects[:i] if role in retrained else []
-            if other := next((other for other, held in others if same_weights(held, model)), None):
+            alike = (other for other, held in others if same_weights(ask_for(held), ask_for(model)))
+            if other := next(alike, None):
                 raise BadInput(_twice(role, "weights", other))
         for role, model in retrained.items():
             rounded = max(50 * _rounding(self.models.original, model), 1e-4)

@@ -105,9 +105,7 @@ def audit(
     run, session, chosen = described(run or Run(), method), session or Session(), suite_of(attacks)
     models = Models(original, unlearned, models_of(retrained), null)
     setting = Setting(models, request, task, int(seed), session, defender, run.costs, sample)
-    suiting = chosen.suiting(task)
     with ExitStack() as stack:
-        stack.enter_context(own_randomness(setting.seed))  # some libraries draw as they are imported
         for _, model in setting.subjects:
             check_model(model)
             stack.enter_context(mode(model, training=False))
@@ -117,7 +115,9 @@ def audit(
             session.say(f"{present} of {len(distinct)} models are on the device at a time, the others wait")
         for _, model in setting.subjects:
             check_data(task, ask_for(model), request)
+        stack.enter_context(own_randomness(setting.seed))  # some libraries draw as they are imported
         setting = setting.with_task(task.settled_and_checked(original, request))
+        suiting = chosen.suiting(setting.task)
         setting.check_roles()
         figures = measure_all(setting)
         findings = list(_findings(suiting, setting))

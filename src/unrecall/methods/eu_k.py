@@ -38,12 +38,12 @@ class EUk(GradientMethod):
     fit: Fit = Fit(lr=1e-2, weight_decay=1e-4, epochs=10)
 
     def phases(self, student: nn.Module, original: nn.Module, job: Job) -> list[Phase]:
-        """Makes one phase over retain, with all but the last blocks frozen and those fresh."""
+        """Makes one phase over retain, with all but the last blocks frozen and those fresh, but for what was frozen."""
         last = last_blocks(student, self.blocks, job.task, "EUk")
-        if held := [name for part in last for name, p in part.named_parameters() if not p.requires_grad]:
+        last = [module for module in last if all(p.requires_grad for p in module.parameters())]
+        if not last:
             raise BadInput(
-                f"EUk: expected the last {self.blocks} blocks to be trainable, got a frozen {held[0]}. Unfreeze them, "
-                "or name fewer blocks."
+                f"EUk: expected one of the last {self.blocks} blocks to be trainable, got frozen ones. Unfreeze one."
             )
         train_only(student, [p for module in last for p in module.parameters()])
         reinitialise(student, job.generator, last)

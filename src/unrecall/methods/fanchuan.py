@@ -67,7 +67,7 @@ class Fanchuan(GradientMethod):
             return torch.stack([spread(forgotten, other, self.temperature) for other in features.values()]).sum()
 
         first = phase_over("forget", job, self.forget, lambda rows, _: from_uniform(rows))
-        apart = Phase(contrast, streams, self.forget)
+        apart = Phase(contrast, streams, self.forget, whole=True)
         return [first, *[apart, *repair(job, self.fit, self.repaired)] * self.rounds]
 
 

@@ -133,7 +133,9 @@ class SpotterAround(Guarded, Plugin):
             if "perturbed" in phase.streams:
                 raise NotSupported("Spotter: expected a base without perturbed examples of its own, got one with them.")
             loss = with_loss(phase, terms.loss, self.lambda_1)
-            return replace(phase, loss=loss, streams={**phase.streams, **terms.streams}, whole=self.lambda_2 > 0)
+            return replace(
+                phase, loss=loss, streams={**phase.streams, **terms.streams}, whole=phase.whole or self.lambda_2 > 0
+            )
 
         return extended
 

@@ -2,7 +2,8 @@
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from unrecall.evidence.setting import Setting, Subject
 from unrecall.metrics import truth
 from unrecall.metrics.base import Measured, Metric, mean_share
 from unrecall.models.observe import observe
+from unrecall.nn.waiting import ask_for
 from unrecall.record.row import Row
 from unrecall.record.schema import Estimate, Measurement, Piece, Reading, Side, verbatim
 from unrecall.tasks.protocols import Textual, textual
@@ -55,7 +57,9 @@ def measure(setting: Setting, most: int = MOST) -> Measured:
     answer that wanders off before it says the truth is lower here.
     """
     texts = textual("answers", setting.task, "Read the other measurements.")
+    holds = partial(texts.fits, ask_for(setting.models.original))
     sets = [questions for split in SPLITS for questions in question_sets(setting.observed, split, most)]
+    sets = [_held(questions, texts, holds) for questions in sets]
     by_role = {subject.role: _answers(subject, sets, setting) for subject in setting.subjects}
     answered = [
         Answered(questions, {role: answers[i] for role, answers in by_role.items()}) for i, questions in enumerate(sets)
@@ -126,6 +130,20 @@ def question_sets(request: Request, split: Split, most: int) -> Iterator[Questio
         choices = [i for i, item in items.items() if _texts(item, "wrong", f"{split}[{i}]")]
         eligible = choices if choices and split in USE else list(items)
         yield QuestionSet(name, split, items, choices, [eligible[i] for i in evenly(len(eligible), most)])
+
+
+def _held(questions: QuestionSet, texts: Textual, holds: Callable[[Any], bool]) -> QuestionSet:
+    """The set without other answers that the model's context doesn't hold: each example with those that are left."""
+    items = dict(questions.items)
+    for i in questions.choices:
+        where = f"{questions.split}[{i}]"
+        for key in ("wrong", "restated"):
+            answers = _texts(items[i], key, where)
+            left = [answer for answer in answers if holds(texts.answered(items[i], answer))]
+            if len(left) < len(answers):
+                items[i] = {**items[i], key: left}
+    choices = [i for i in questions.choices if items[i].get("wrong")]
+    return replace(questions, items=items, choices=choices)
 
 
 def _texts(item: Any, key: str, where: str) -> list[str]:

@@ -46,7 +46,7 @@ def judged_by_own_rule(record: Record) -> Record | None:
     if rule == former.RULE:
         labelled, whole = former.judge(record.measurements)
     elif rule in verdict.FORMER:
-        labelled, whole = judge(record.measurements, rule=rule)
+        labelled, whole = judge(record.measurements, record.attacks, rule=rule)
     else:
         return rejudge(record)
     return record.model_copy(update={"measurements": labelled, "verdict": whole})

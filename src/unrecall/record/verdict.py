@@ -169,7 +169,7 @@ def less_retained(measurements: Sequence[Measurement]) -> Measurement | None:
 
 
 SINCE = ("loss_left", "linear_probe_mean", "class_margin")
-"""What the present rule judges and the former one did not."""
+"""What these rules judge and the one of former.py did not."""
 
 
 def undeclared(record: Record, declared: Mapping[str, Side | None]) -> list[Measurement]:

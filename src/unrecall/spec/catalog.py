@@ -89,9 +89,9 @@ def entry_of_file(text: str) -> Entry:
     nodes = {node.name: node for node in body if isinstance(node, ast.ClassDef | ast.FunctionDef)}
     if name not in nodes:
         raise BadInput(f"{file}: expected it to define '{name}', got none. {nearest(name, nodes)}")
-    node, built_in = nodes[name], (_classes(Path(__file__).parents[1] / kind) for kind in CATALOGS)
-    classes = dict(ChainMap({k: own for k, own in nodes.items() if isinstance(own, ast.ClassDef)}, *built_in))
-    arguments = _parameters(node, classes) if isinstance(node, ast.ClassDef) else _arguments(node)
+    node, built_in = nodes[name], ChainMap(*(_classes(Path(__file__).parents[1] / kind) for kind in CATALOGS))
+    own = {k: other for k, other in nodes.items() if isinstance(other, ast.ClassDef)}
+    arguments = _parameters(node, built_in, own) if isinstance(node, ast.ClassDef) else _arguments(node)
     said = ast.get_docstring(node) or ""
     return Entry(text, name, _sentence(said), _reference(said), arguments, said)
 
@@ -99,17 +99,26 @@ def entry_of_file(text: str) -> Entry:
 def _arguments(node: ast.FunctionDef) -> tuple[Parameter, ...]:
     """What a function takes by name."""
     args = node.args
-    defaults = [None] * (len(args.args) - len(args.defaults)) + [*args.defaults, *args.kw_defaults]
+    positional = [*args.posonlyargs, *args.args]
+    defaults = [None] * (len(positional) - len(args.defaults)) + [*args.defaults, *args.kw_defaults]
     return tuple(
         Parameter(arg.arg, ast.unparse(arg.annotation) if arg.annotation else "", ast.unparse(value) if value else "")
-        for arg, value in zip([*args.args, *args.kwonlyargs], defaults, strict=True)
+        for arg, value in zip([*positional, *args.kwonlyargs], defaults, strict=True)
     )
 
 
-def _parameters(node: ast.ClassDef, classes: Mapping[str, ast.ClassDef]) -> tuple[Parameter, ...]:
-    """The fields of a class, after those that it has from other classes that are known."""
-    bases = [classes[base.id] for base in node.bases if isinstance(base, ast.Name) and base.id in classes]
-    fields = [field for base in bases for field in _parameters(base, classes)]
+def _parameters(
+    node: ast.ClassDef, built_in: Mapping[str, ast.ClassDef], own: Mapping[str, ast.ClassDef] | None = None
+) -> tuple[Parameter, ...]:
+    """The fields of a class, after those of what it is made from, which is among our own classes or in its file."""
+    fields: list[Parameter] = []
+    for base in node.bases:
+        name = base.id if isinstance(base, ast.Name) else getattr(base, "attr", "")
+        beside = {k: other for k, other in (own or {}).items() if other is not node}
+        if isinstance(base, ast.Name) and name in beside:
+            fields += _parameters(beside[name], built_in, beside)
+        elif name in built_in:
+            fields += _parameters(built_in[name], built_in)
     fields += filter(None, (_parameter(item) for item in node.body if isinstance(item, ast.AnnAssign)))
     return tuple({field.name: field for field in fields}.values())
 

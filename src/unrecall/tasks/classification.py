@@ -273,16 +273,17 @@ class Classification(Task):
 
         Left open where the model takes no such input, which `check` says.
         """
-        if self.continuous is not None or model is None:
+        weight = None if model is None else next(model.parameters(), None)
+        if self.continuous is not None or model is None or weight is None:
             return self
         try:
-            device = next(model.parameters()).device
+            device = weight.device
             inputs = self.collate([request.forget[0]])["inputs"].to(device).requires_grad_(True)
             with mode(model, training=False), frozen(model), torch.enable_grad():
                 logits = self._logits(model, inputs)
                 if logits.requires_grad:
                     logits.sum().backward()  # type: ignore[no-untyped-call]
-        except (BadInput, *REFUSES):
+        except (BadInput, OSError, *REFUSES):
             return self
         return replace(self, continuous=inputs.grad is not None)
 

@@ -260,6 +260,7 @@ def fit(
     `until` is checked.
     """
     session = session or Session()
+    model.to(session.torch_device())  # before generators are looked after: a device's own are then there
     with own_randomness(0):
         for _ in _steps(model, task, phase, generator, session):
             pass
@@ -271,6 +272,7 @@ def training(model: nn.Module, task: Task, phase: Phase, generator: torch.Genera
 
     At its end the session has one more effort. A caller may stop asking, and leave the model as it then is.
     """
+    model.to(session.torch_device())
     steps = _steps(model, task, phase, generator, session)
     while True:
         with own_randomness(0):

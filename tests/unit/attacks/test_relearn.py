@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tests.unit.attacks import running
 from tests.unit.attacks.running import draw_of, job_of, setting_of
-from tests.worlds import COLOURS, World, caption_tokenizer, word_tokenizer
+from tests.worlds import COLOURS, CPU, World, caption_tokenizer, word_tokenizer
 from unrecall.attacks import Attacked, Relearn, RelearnTime
 from unrecall.attacks import base as module
 from unrecall.data.examples import digest, iterate
@@ -25,7 +25,9 @@ from unrecall.record.schema import NO_USE
 from unrecall.record.verdict import judge
 from unrecall.tasks import CausalLM, Classification, Contrastive
 from unrecall.tasks.protocols import Classifying
+from unrecall.training.job import Job
 from unrecall.training.loop import Fit, Phase, training
+from unrecall.training.randomness import seeded
 
 CORNERS = torch.eye(4)
 
@@ -322,3 +324,28 @@ def test_a_low_rank_change_is_trained_beside_weights_that_are_held(text_world: W
         for a, b in zip(trained.values(), (p for p in first.model.parameters() if p.requires_grad), strict=True)
     ]
     assert min(moved) > 0
+
+
+class Mixed(nn.Module):
+    """Whole numbers among its weights, and a head that isn't asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.order = nn.Parameter(torch.tensor([1, 0]), requires_grad=False)
+        self.body, self.asked, self.other = nn.Linear(2, 8), nn.Linear(8, 2), nn.Linear(8, 3)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        hidden = self.body(inputs[:, self.order]).relu()
+        self.other(hidden)
+        return self.asked(hidden)  # type: ignore[no-any-return]
+
+
+def test_what_hides_is_the_last_block_that_decides() -> None:
+    points = [(torch.tensor([a, b]), int(a > b)) for a, b in torch.rand(40, 2, generator=seeded(0)).tolist()]
+    request = Request(points[:10], points[10:30], points[30:35], points[35:])
+    model = Mixed()
+    for attack in (Relearn(), RelearnTime()):
+        copied = attack.disguise(model, Job(request, Classification(), seeded(0), CPU))
+        assert copied is not None
+        changed = {name for name, p in copied.named_parameters() if not torch.equal(p, model.get_parameter(name))}
+        assert {name.partition(".")[0] for name in changed} <= {"asked"}

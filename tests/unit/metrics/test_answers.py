@@ -13,7 +13,7 @@ import torch
 from scipy import stats
 
 from tests.worlds import CPU, World, facts, network, small_llama
-from unrecall.data.examples import Absent
+from unrecall.data.examples import Absent, iterate
 from unrecall.data.request import Request
 from unrecall.data.signals import Signals
 from unrecall.errors import BadInput, MissingDependency, NotSupported
@@ -418,3 +418,15 @@ def test_the_harness_says_what_is_not_there(tmp_path: Path) -> None:
         harness.evaluate(small_llama(4), None, ["people"], folder=tmp_path / "nothing")
     with pytest.raises(BadInput, match=r"expected tasks that the harness knows, got 'arc_hasty'.*arc_easy"):
         harness.evaluate(small_llama(4), None, ["arc_hasty"], folder=tmp_path)
+
+
+def test_other_answers_that_the_context_does_not_hold_are_left_out(text_world: World) -> None:
+    """They ended the audit; an example of which none is left has no choice."""
+    w = text_world
+    long = " ".join(["cook"] * 200)
+    forget = [{**item, "wrong": [long, "guard"] if i else [long]} for i, item in enumerate(iterate(w.request.forget))]
+    setting = Setting(
+        Models(w.original, w.original, w.retrained), replace(w.request, forget=forget), w.task, session=CPU
+    )
+    rows = {row.name: row for row in reading.measure(setting).measurements}
+    assert rows["forget_truth_ratio"].unlearned.n == len(forget) - 1

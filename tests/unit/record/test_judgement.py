@@ -115,5 +115,7 @@ def test_a_record_of_the_rule_before_is_checked_without_its_controls_and_shown_w
     assert judged_by_own_rule(before) == before
     anew = rejudge(before)
     assert (anew.verdict.rule, anew.verdict.label) == ("families-4", "inconclusive")
+    later = anew.model_copy(update={"verdict": anew.verdict.model_copy(update={"rule": "families-3"})})
+    assert judged_by_own_rule(later) == later, "that rule looked at controls"
     assert judged_by_own_rule(anew) == anew
     assert "the record was judged “like retrained” by the rule families-2" in judging(before, None)

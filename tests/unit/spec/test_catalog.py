@@ -69,3 +69,12 @@ def test_what_a_file_defines_is_told_without_running_it(tmp_path: Path) -> None:
     for name in ("own.py", "none.py"):
         with pytest.raises(BadInput, match="expected a Python file that can be read"):
             entry_of_file(f"{tmp_path / name}:Mine")
+
+
+def test_a_file_may_name_its_class_as_ours_and_arguments_as_it_likes(tmp_path: Path) -> None:
+    path = tmp_path / "own.py"
+    text = "class SCRUB(SCRUB):\n    q: int = 1\nclass Mine(ur.methods.SCRUB):\n    q: int = 1\ndef f(a=1, /, b=2): ..."
+    path.write_text(text)
+    for name in ("SCRUB", "Mine"):
+        assert {"q", "fit"} <= {parameter.name for parameter in entry_of_file(f"{path}:{name}").parameters}
+    assert entry_of_file(f"{path}:f").parameters == (Parameter("a", "", "1"), Parameter("b", "", "2"))
