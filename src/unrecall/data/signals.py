@@ -32,20 +32,26 @@ class Rows:
     """What a model said about a batch, one row per predicted unit.
 
     `logits` [rows, classes]; `targets` [rows]; `example` [rows], which example of the batch each row belongs to;
-    `examples`, how many examples the batch has.
+    `examples`, how many examples the batch has. `single`: whether each example has one row, in the batch's order, so
+    that nothing need be summed.
     """
 
     logits: Tensor
     targets: Tensor
     example: Tensor
     examples: int
+    single: bool = False
 
     def per_example(self, values: Tensor) -> Tensor:
         """The mean of a per-row quantity over each example's rows: `[rows]` -> `[examples]`."""
+        if self.single:
+            return values
         return self.summed(values) / self.summed(torch.ones_like(values)).clamp_min(1)
 
     def summed(self, values: Tensor) -> Tensor:
         """The sum of a per-row quantity over each example's rows: `[rows]` -> `[examples]`."""
+        if self.single:
+            return values
         zeros = torch.zeros(self.examples, dtype=values.dtype, device=values.device)
         return zeros.index_add(0, self.example, values)
 

@@ -170,7 +170,7 @@ class Classification(Task):
         """One row an example."""
         logits = self._logits(model, batch["inputs"])
         n = len(logits)
-        return Rows(logits, batch["targets"], torch.arange(n, device=logits.device), n)
+        return Rows(logits, batch["targets"], torch.arange(n, device=logits.device), n, single=True)
 
     def view(self, model: nn.Module, batch: Batch) -> View:
         """Features are what enters the head, flattened; the head is recognised in the same pass."""

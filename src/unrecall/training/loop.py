@@ -122,7 +122,7 @@ class StepState:
             self.on_gradients()
         if self.clip is not None:
             clip_gradients(self.model, self.clip)
-        return torch.stack(losses).sum()
+        return sum(losses[1:], losses[0])
 
     def evaluate(self) -> Tensor:
         """Computes the detached loss part by part, and no gradients; BatchNorm sees all that it sees otherwise."""
