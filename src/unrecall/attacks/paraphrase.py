@@ -13,7 +13,7 @@ from unrecall.errors import NotSupported
 from unrecall.evidence.pool import Pool
 from unrecall.evidence.setting import Setting
 from unrecall.record.schema import ThreatModel
-from unrecall.tasks.protocols import Textual, textual
+from unrecall.tasks.protocols import Textual, fitting, textual
 from unrecall.training.job import Job
 
 Change: TypeAlias = Callable[[str, torch.Generator], str]
@@ -63,7 +63,7 @@ class Paraphrase(AnswerAttack):
         generators = [pool.generator() for _ in sets]
         for name, reword in self._wordings(texts, [item for items in sets for item in items]):
             reworded = tuple(
-                [_fitting(texts, model, item, reword(item, generator)) for item in items]
+                [fitting(texts, model, reword(item, generator), item) for item in items]
                 for items, generator in zip(sets, generators, strict=True)
             )
             if [texts.prompt(item) for items in reworded for item in items] != plain:
@@ -78,7 +78,7 @@ class Paraphrase(AnswerAttack):
         texts, copied = textual(self, job.task), own_copy(original).eval()
         plain = list(iterate(job.request.forget))
         for _, reword in self._wordings(texts, plain):
-            reworded = [_fitting(texts, copied, item, reword(item, job.generator)) for item in plain]
+            reworded = [fitting(texts, copied, reword(item, job.generator), item) for item in plain]
             if [texts.prompt(item) for item in reworded] != [texts.prompt(item) for item in plain]:
                 ascend(copied, list(copied.parameters()), job, streams={"forget": plain, "kept": reworded})
                 return copied
@@ -103,11 +103,6 @@ class Paraphrase(AnswerAttack):
                 return texts.asked(item, change(prompt, generator)) if prompt else item
 
             yield name, mechanical
-
-
-def _fitting(texts: Textual, model: nn.Module, item: Any, reworded: Any) -> Any:
-    """The reworded example, or the example as it is where the context doesn't hold the other."""
-    return reworded if texts.fits(model, reworded) else item
 
 
 def _typo(text: str, generator: torch.Generator) -> str:

@@ -364,8 +364,8 @@ def _check_pairs(request: Request) -> None:
             "Request: expected pairs with control='planted' and with no other, got one without the other. Give the "
             "place in holdout of each forget example's other wording, as check_manifest does."
         )
-    given: Any = request.pairs
-    places = getattr(given, "tolist", lambda: list(given) if isinstance(given, Iterable) else [])()
+    pairs: Any = request.pairs
+    places = getattr(pairs, "tolist", lambda: list(pairs) if isinstance(pairs, Iterable) else [])()
     named = all(isinstance(place, Integral) for place in places) and sorted(places) == list(range(len(request.forget)))
     if request.pairs is not None and not named:
         raise BadInput(

@@ -11,7 +11,7 @@ from unrecall.data.examples import Selection, iterate
 from unrecall.errors import BadInput
 from unrecall.methods.base import Average, Fit, GradientMethod, Job, Phase, RetainTerm, Strength, with_retain
 from unrecall.spec.parameters import Count, NonNegative, Positive
-from unrecall.tasks.protocols import Sampling, Textual, textual
+from unrecall.tasks.protocols import Sampling, Textual, fitting, textual
 from unrecall.training.preferences import preferring
 from unrecall.training.randomness import draw_seed, own_randomness
 
@@ -88,8 +88,8 @@ class AltPO(GradientMethod):
             for _ in range(ROUNDS + 1):
                 if not (missing := [i for i, answers in enumerate(alternates) if not answers]):
                     break
-                asked = [items[i] if self.ask == "plain" else instructed(text, model, items[i]) for i in missing]
-                draws = text.draw(model, asked, self.alternates, Sampling(temperature))
+                questions = [items[i] if self.ask == "plain" else instructed(text, model, items[i]) for i in missing]
+                draws = text.draw(model, questions, self.alternates, Sampling(temperature))
                 for i, drawn in zip(missing, draws, strict=True):
                     alternates[i] = others(drawn, text.answer(items[i]))
                 temperature *= HOTTER
@@ -120,8 +120,8 @@ def brought(item: Any, number: int, truth: str) -> list[str]:
 
 def instructed(text: Textual, model: nn.Module, item: Any) -> Any:
     """The example, asked for another answer than its own; as it is where the model's context doesn't hold that."""
-    asked = text.asked(item, f"{text.prompt(item)}\n{text.answer(item)}\n{INSTRUCTION}".strip())
-    return asked if text.fits(model, asked) else item
+    question = text.asked(item, f"{text.prompt(item)}\n{text.answer(item)}\n{INSTRUCTION}".strip())
+    return fitting(text, model, question, item)
 
 
 def others(drawn: Sequence[str], truth: str) -> list[str]:

@@ -131,8 +131,8 @@ JOB: Fields = {"job": (kind_of(Job), "a Job, as ur.Job(request, task) is")}
 def _after_check(unlearn: Unlearn) -> Unlearn:
     """Makes an `unlearn` that looks at the model and at what it may read of the data before it does anything.
 
-    It starts from a model that holds nothing of forget as data (`Task.without`); one that isn't unrecall's own, from a
-    copy of that, which it may change.
+    It starts from a model that holds nothing of forget as data (`Task.without_data_of`); one that isn't unrecall's own,
+    from a copy of that, which it may change.
     """
     ours = built_in(unlearn)
 

@@ -67,7 +67,7 @@ class ExampleLocalization(GradientMethod):
         critical = most_salient(by_channel(importance, transposed_weights(student)), self.share)
         head = of_head(student, job)
         start_anew(student, critical, job.generator)
-        held = {
+        frozen_parts = {
             name: (p.detach().clone(), ~critical[name])
             for name, p in student.named_parameters()
             if name in critical and id(p) not in head
@@ -77,7 +77,7 @@ class ExampleLocalization(GradientMethod):
             check_own_loss("ExampleLocalization", current, phase)
             loss = plain_step(current)
             with torch.no_grad():
-                for name, (before, still) in held.items():
+                for name, (before, still) in frozen_parts.items():
                     weight = student.get_parameter(name)
                     weight.copy_(torch.where(still, before, weight))
             return loss

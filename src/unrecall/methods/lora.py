@@ -23,10 +23,10 @@ class LoRA(Wrapper, LoopMethod):
 
         W = W_0 + (alpha / r) B A,   A [r, inputs] random at first, B [outputs, r] zero at first
 
-    Weights, and the statistics of norms, are held; A and B are trained in float32 where the weights
-    have less. The experts of a mixture change too, each in its own way; its router does not. Student and reference are
-    two views of the same weights, which are not copied before the end: the reference is the model with the change at
-    zero. A base that writes weights itself can't be wrapped.
+    Weights, and the statistics of norms, are held; A and B are trained in float32 where the weights have less. The
+    experts of a mixture change too, each in its own way; its router does not. Student and reference are two views of
+    the same weights, which are not copied before the end: the reference is the model with the change at zero. A base
+    that writes weights itself can't be wrapped.
 
     Args:
         base: the method that trains; NPO by default, at lr 1e-4. A learning rate that suits all weights is about a

@@ -89,8 +89,8 @@ class SSIUU(Plugin):
             return lambda phase: phase
         initial = copy.deepcopy(student) if self.reference == "initial" else None
         names = _matrices(student, job.task) if self.only == "matrices" else {n for n, _ in student.named_parameters()}
-        penalty_step = InfluencePenalty(self, job, student, initial, names)
-        return lambda phase: replace(phase, step=partial(penalty_step.step, inner=phase.step))
+        influence_penalty = InfluencePenalty(self, job, student, initial, names)
+        return lambda phase: replace(phase, step=partial(influence_penalty.step, inner=phase.step))
 
 
 class InfluencePenalty(NamedTuple):

@@ -59,7 +59,7 @@ def measure(setting: Setting, most: int = MOST) -> Measured:
     texts = textual("answers", setting.task, "Read the other measurements.")
     holds = partial(texts.fits, ask_for(setting.models.original))
     sets = [questions for split in SPLITS for questions in question_sets(setting.observed, split, most)]
-    sets = [_held(questions, texts, holds) for questions in sets]
+    sets = [_within_context(questions, texts, holds) for questions in sets]
     by_role = {subject.role: _answers(subject, sets, setting) for subject in setting.subjects}
     answered = [
         Answered(questions, {role: answers[i] for role, answers in by_role.items()}) for i, questions in enumerate(sets)
@@ -132,7 +132,7 @@ def question_sets(request: Request, split: Split, most: int) -> Iterator[Questio
         yield QuestionSet(name, split, items, choices, [eligible[i] for i in evenly(len(eligible), most)])
 
 
-def _held(questions: QuestionSet, texts: Textual, holds: Callable[[Any], bool]) -> QuestionSet:
+def _within_context(questions: QuestionSet, texts: Textual, holds: Callable[[Any], bool]) -> QuestionSet:
     """The set without other answers that the model's context doesn't hold: each example with those that are left."""
     items = dict(questions.items)
     for i in questions.choices:

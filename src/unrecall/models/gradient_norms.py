@@ -230,8 +230,8 @@ def _watched(model: nn.Module, uses: list[_Use]) -> Iterator[None]:
     def leaves(layer: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any], output: Any) -> Tensor | None:
         for weight in layer.parameters(recurse=False):
             weight.requires_grad_(True)
-        given = (*arguments, *named.values())
-        inputs = given[0].detach() if len(given) == 1 and isinstance(given[0], Tensor) else None
+        call_inputs = (*arguments, *named.values())
+        inputs = call_inputs[0].detach() if len(call_inputs) == 1 and isinstance(call_inputs[0], Tensor) else None
         if not isinstance(output, Tensor):
             uses.append(_Use(layer, inputs, None))
         elif output.requires_grad:

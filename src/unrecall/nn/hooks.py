@@ -82,12 +82,11 @@ def frozen(model: nn.Module) -> Iterator[nn.Module]:
 
 @contextmanager
 def without_checkpointing(model: nn.Module) -> Iterator[nn.Module]:
-    """Takes away what gradient checkpointing leaves in a Transformers model, and puts it back.
+    """Takes away the hooks that gradient checkpointing leaves in a Transformers model, and puts them back.
 
-    It computes activations again on the way back, and makes embeddings require gradients by a hook, at which
-    `torch.func` fails; over single examples it saves nothing.
+    They make what leaves the embeddings require gradients, at which `torch.func` fails. In eval mode nothing else of
+    checkpointing is at work.
     """
-    switched = [m for m in model.modules() if getattr(m, "gradient_checkpointing", False) is True]
     hooked = [
         (m._forward_hooks, key, hook)
         for m in model.modules()
@@ -95,14 +94,10 @@ def without_checkpointing(model: nn.Module) -> Iterator[nn.Module]:
         if getattr(hook, "__name__", "").startswith("make_inputs_require_grad")
     ]
     try:
-        for m in switched:
-            m.gradient_checkpointing = False  # type: ignore[assignment]
         for hooks, key, _ in hooked:
             del hooks[key]
         yield model
     finally:
-        for m in switched:
-            m.gradient_checkpointing = True  # type: ignore[assignment]
         for hooks, key, hook in hooked:
             hooks[key] = hook
 

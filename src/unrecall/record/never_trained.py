@@ -391,9 +391,9 @@ def levels(smallest: float) -> tuple[float, float]:
 
 def possible_levels(leak: float | None, strange: float | None) -> set[tuple[float, float]]:
     """The levels of both sides that there can be where these p were found: none is below the smallest that can be."""
-    found = min(1.0 if p is None else p for p in (leak, strange))
+    least_p = min(1.0 if p is None else p for p in (leak, strange))
     least = (0.0, STRANGE, LEAKS, ALPHA)  # the smallest p lies above one of them, and at the next at most
-    return {levels(smallest) for below, smallest in zip(least, (*least[1:], 1.0), strict=True) if below < found}
+    return {levels(smallest) for below, smallest in zip(least, (*least[1:], 1.0), strict=True) if below < least_p}
 
 
 def _grade(tested: NeverTrained) -> Literal["A", "B", "C", "D", "E"]:

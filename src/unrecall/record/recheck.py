@@ -265,8 +265,8 @@ def _not_following(record: Record, written: NeverTrained) -> Iterator[str]:
     if not _close(written.leak, min(counted, default=None)):  # step-down: the strongest attack's p is that of all
         yield "never trained: its leak is not the smallest p of its attacks."
     least = 1 / (written.draws + 1) - 1e-12
-    found = {"leak": written.leak, "strange": written.strange, "original": written.original}
-    for name, p in found.items():
+    p_values = {"leak": written.leak, "strange": written.strange, "original": written.original}
+    for name, p in p_values.items():
         if p is None or not least <= p <= 1:
             yield f"never trained: its {name} is no p of {written.draws} labellings."
     if (written.level, written.strange_level) not in possible_levels(written.leak, written.strange):

@@ -264,9 +264,9 @@ def _labelled(m: Measurement, bounds: Bounds, *, lacking: bool, control_failed: 
         label = "over-forgets" if m.leak is None else "leaks"
     elif side < -half and m.leak is not None:
         label = "over-forgets"
-    why = (
-        _unsure(m, bounds, lacking=lacking) or (CONTROL if control_failed else "") if label == "like retrained" else ""
-    )
+    why = ""
+    if label == "like retrained":
+        why = _unsure(m, bounds, lacking=lacking) or (CONTROL if control_failed else "")
     note = m.note if not why or why in m.note else f"{m.note} Inconclusive: {why}.".lstrip()
     ends = {"bound_low": centre - half, "bound_high": centre + half}
     labelled = m.model_copy(update={"verdict": "inconclusive" if why else label, "note": note, **ends})

@@ -381,9 +381,9 @@ def _by(record: Record, *, asking: bool) -> Reply:
     if tests and record.never_trained is not None:
         strongest, tested = min(tests, key=strength), record.never_trained
         if strongest.p is None:
-            known = "; ".join(_figure(m) for m in [m for m in rows if m.name in KNOWLEDGE][:MOST])
-            asked = f" What it gives when it is asked: {known}." if known else ""
-            return UNSURE["not judged"][0], f"The verdict rests on what comes back, not on the model as it is.{asked}"
+            figures = "; ".join(_figure(m) for m in [m for m in rows if m.name in KNOWLEDGE][:MOST])
+            plainly = f" What it gives when it is asked: {figures}." if figures else ""
+            return UNSURE["not judged"][0], f"The verdict rests on what comes back, not on the model as it is.{plainly}"
         recognised = strongest.p <= tested.level
         unsure, _ = UNSURE.get(tested.label, UNSURE["inconclusive"])
         word = RECOGNISED if recognised else tested.label.capitalize() if tested.label in SHARES_LEFT else unsure

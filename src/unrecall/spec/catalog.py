@@ -92,8 +92,8 @@ def entry_of_file(text: str) -> Entry:
     node, built_in = nodes[name], ChainMap(*(_classes(Path(__file__).parents[1] / kind) for kind in CATALOGS))
     own = {k: other for k, other in nodes.items() if isinstance(other, ast.ClassDef)}
     arguments = _parameters(node, built_in, own) if isinstance(node, ast.ClassDef) else _arguments(node)
-    said = ast.get_docstring(node) or ""
-    return Entry(text, name, _sentence(said), _reference(said), arguments, said)
+    docstring = ast.get_docstring(node) or ""
+    return Entry(text, name, _sentence(docstring), _reference(docstring), arguments, docstring)
 
 
 def _arguments(node: ast.FunctionDef) -> tuple[Parameter, ...]:

@@ -44,9 +44,9 @@ def spoken_after(item: Mapping[str, Any], examples: Sequence[Mapping[str, Any]])
     """The item after the questions and answers of others, which don't count; what the system says comes first."""
     before = list(item.get("before") or [])
     system = [turn for turn in before if turn["role"] == "system"]
-    asked = [turn for turn in before if turn["role"] != "system"]
+    spoken_turns = [turn for turn in before if turn["role"] != "system"]
     others = [turn for example in examples for turn in spoken({key: example[key] for key in ("prompt", "answer")})]
-    return {**item, "before": [*system, *others, *asked]}
+    return {**item, "before": [*system, *others, *spoken_turns]}
 
 
 def spoken(item: Mapping[str, Any]) -> list[Turn]:

@@ -304,6 +304,11 @@ def textual(owner: object, task: Task, advice: str = "Leave this attack out.") -
     return cast(Textual, task)
 
 
+def fitting(texts: Textual, model: nn.Module, changed: Any, item: Any) -> Any:
+    """The changed example, or the example as it is where the model's context doesn't hold the other."""
+    return changed if texts.fits(model, changed) else item
+
+
 def unfinished(owner: object, task: Task) -> Unfinished:
     """The task, if it takes texts that break off; NotSupported otherwise."""
     check_offers(owner, task, Unfinished)

@@ -23,13 +23,13 @@ def reinitialise(model: nn.Module, generator: torch.Generator, parts: Iterable[n
         for module in [model] if parts is None else parts:
             start = _start_around(module, model)
             starting = filter(_is_of_transformers, module.modules()) if start is None else [module]
-            known = {layer for part in starting for layer in part.modules()}
+            startable = {layer for part in starting for layer in part.modules()}
             own = [layer for layer in module.modules() if not _is_transformers_own(layer) and _parameters(layer)]
             for layer in own:
                 for value in _parameters(layer):
                     nn.init.constant_(value, torch.nan)  # so that what no start writes is seen
             for layer in module.modules():
-                _reset(layer, known=layer in known)
+                _reset(layer, known=layer in startable)
             for value in module.parameters():
                 vars(value).pop("_is_hf_initialized", None)
             _start_from_within(module, start)

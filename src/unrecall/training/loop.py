@@ -291,7 +291,6 @@ def _steps(model: nn.Module, task: Task, phase: Phase, generator: torch.Generato
     seed = draw_seed(generator)
     parameters = _trainable(model, phase, session.name)
     device = session.torch_device()
-    model.to(device)
     optimizer = _optimizer(recipe, parameters)
     progress = Progress(model, optimizer, _scheduler(recipe, optimizer, total), generator)
     saved = Saved(session, _key(model, task, phase, seed, session) if session.folder else "")
