@@ -111,9 +111,14 @@ class REMIND(MembershipAttack):
         return features
 
     def score(self, evidence: Evidence, split: Split) -> np.ndarray:
-        """How much rather forget than holdout, in [0, 1]; NotSupported for other splits."""
+        """How much rather forget than holdout, in [0, 1]; NotSupported for other splits and for too few examples."""
         self.extra_of(evidence, split)
         features = [evidence.extra[name] for name in CLASSES]
+        if min(map(len, features)) < 2:
+            raise NotSupported(
+                f"REMIND: expected at least 2 examples each of {', '.join(CLASSES)}, got "
+                f"{', '.join(str(len(part)) for part in features)}. Name more."
+            )
         labels = np.repeat(np.arange(len(CLASSES)), [len(part) for part in features])
         unfitted: Any = LogisticRegression(max_iter=300, random_state=SEED)
         if self.classifier == "forest":
