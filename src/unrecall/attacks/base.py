@@ -5,10 +5,9 @@ There are three kinds: scored attacks say how much a model shows of each example
 look inside a model; deletion attacks (attacks/deletion.py) ask the method itself for deletions.
 """
 
-import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias, final
@@ -17,34 +16,27 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unrecall.data.examples import Absent, Examples, Selection, evenly, iterate, move
+from unrecall.data.examples import Absent, Examples, iterate
 from unrecall.data.request import Request, Split
 from unrecall.data.signals import Signals
-from unrecall.disk.weights import HALF
-from unrecall.errors import BadInput, Diverged, MissingReference, NotSupported
+from unrecall.errors import BadInput, MissingReference, NotSupported
 from unrecall.evidence.evidence import Evidence
 from unrecall.evidence.pool import Dose, Pool
 from unrecall.evidence.scores import Point, Scores
 from unrecall.evidence.setting import Setting, Subject
-from unrecall.models.layers import weight_of
-from unrecall.models.low_rank import LowRank
-from unrecall.models.observe import accuracy, device_of, in_order, observe
-from unrecall.nn.hooks import frozen, mode, unfrozen
+from unrecall.models.observe import observe
 from unrecall.record.schema import ThreatModel
 from unrecall.spec.parameters import Count, Parameters
 from unrecall.tasks.base import Task
-from unrecall.tasks.protocols import Classifying, Textual, check_offers, offers, textual, with_own_rows
+from unrecall.tasks.protocols import Textual, check_offers, textual, with_own_rows
 from unrecall.tasks.rouge import rouge_l_recall
+from unrecall.training.ascent import ascend, head_of, last_used
+from unrecall.training.copies import own_copy
 from unrecall.training.job import Job
-from unrecall.training.loop import Batches, Fit, Loss, Phase, Step, StepState, fit, plain_step, training
-from unrecall.training.randomness import draw_seed, own_randomness
-from unrecall.training.session import Session
 
 AttackKind: TypeAlias = Literal["scored", "inspection", "deletion"]
 ScoreReading: TypeAlias = Literal["membership", "recovery", "time", "recognition"]
 """How scores become figures: both arms apart, shown over the budget, budget until shown, or beside retrained models."""
-Cell: TypeAlias = tuple[Tensor, Tensor]
-"""How low and how high each weight may go."""
 ARMS: tuple[Split, ...] = ("forget", "holdout")
 """The splits that a membership attack scores: members and non-members."""
 
@@ -304,6 +296,19 @@ class RecoveryAttack(ScoredAttack):
 
 
 @dataclass(frozen=True)
+class AnswerAttack(RecoveryAttack):
+    """A recovery attack whose success is ROUGE-L recall of the model's greedy answers."""
+
+    needs: ClassVar[tuple[type, ...]] = (Textual,)
+    measure: ClassVar[str] = "ROUGE-L recall"
+
+    def success(self, model: nn.Module, task: Task, examples: Examples) -> Success:
+        """ROUGE-L recall of what the model answers against each true answer."""
+        items, texts = list(iterate(examples)), textual(self, task)
+        return Success(rouge_l_recall([texts.answer(item) for item in items], texts.generate(model, items)))
+
+
+@dataclass(frozen=True)
 class FewShotAttack(RecoveryAttack):
     """Holds k examples of what is forgotten, for each of `ks`: of each class that is forgotten whole, if one is."""
 
@@ -350,167 +355,3 @@ class Shots(NamedTuple):
     signals: Signals
     groups: list[np.ndarray]
     ks: list[int]
-
-
-def usefulness(model: nn.Module, setting: Setting, drop: float, most: int = 500) -> Callable[[nn.Module], bool]:
-    """Tells of a copy of a classifier whether it gets as much of retain right as the model, but for a share `drop`.
-
-    For a classifier that is ruined may answer one class whatever it is shown, which is right on all of that class. Of
-    other models' copies all are of use, since no single answer is right on many examples.
-    """
-    if not offers(setting.task, Classifying):
-        return lambda _: True
-    retain, task = setting.request.retain, setting.task
-    guard = Selection(retain, evenly(len(retain), most))
-    least = (1 - drop) * float(accuracy(model, task, guard).mean()) - 1e-9
-    return lambda attacked: float(accuracy(attacked, task, guard).mean()) >= least
-
-
-def own_copy(model: nn.Module) -> nn.Module:
-    """The attacker's copy: all weights can be trained, whichever a method or the user froze.
-
-    One with weights of 16 bits is float32: there small steps would be lost, or overflow.
-    """
-    copied = copy.deepcopy(model)
-    if any(p.dtype in HALF for p in copied.parameters()):
-        copied = copied.float()
-    for parameter in copied.parameters():
-        parameter.requires_grad_(parameter.is_floating_point())
-    return copied
-
-
-LEARNED = 1e-4
-"""The loss, in nats, up to which examples are known so well that their gradients may round to no step at all."""
-
-
-def copies(
-    model: nn.Module,
-    task: Task,
-    phase: Phase,
-    generator: torch.Generator,
-    session: Session,
-    change: LowRank | None = None,
-) -> Iterator[tuple[int, nn.Module]]:
-    """Trains a copy of the model, and gives it after each step, with the number of steps; it changes with the next.
-
-    `change`: what is trained beside the weights in place of them. Where the copy diverges that is the end. It isn't
-    given before a weight has moved, for it shows nothing that the model as given doesn't, unless there is nothing left
-    to learn (losses up to `LEARNED`): then it is given at the end. The session says what stopped it.
-    """
-    if change is None:
-        student = own_copy(model)
-        before = [p.detach() for p in model.parameters() if p.is_floating_point()]
-    else:
-        lesson = next(iter(phase.streams.values()))
-        with own_randomness(draw_seed(generator)):
-            student = change.beside(model, task, lesson).model
-        before = [p.detach().clone() for p in student.parameters() if p.requires_grad]
-    trained = [p for p in student.parameters() if p.requires_grad]
-    moved = False
-    try:
-        for step in training(student, task, phase, generator, session.quiet()):
-            moved = moved or any(not torch.equal(p, q.to(p)) for p, q in zip(trained, before, strict=True))
-            if not moved:
-                continue
-            if not bool(nn.utils.get_total_norm(trained, math.inf).isfinite()):
-                raise Diverged(session.name, step, "")
-            yield step, student
-    except Diverged:
-        session.say(f"{session.name}: stopped being finite; what the attacker had before stands.")
-        return
-    if not moved and max(session.efforts[-1].losses, default=math.inf) <= LEARNED:
-        yield step, student
-    elif not moved:
-        session.say(f"{session.name}: no weight moved; the rate is too small, or gradients vanish.")
-
-
-@dataclass(frozen=True)
-class AnswerAttack(RecoveryAttack):
-    """A recovery attack whose success is ROUGE-L recall of the model's greedy answers."""
-
-    needs: ClassVar[tuple[type, ...]] = (Textual,)
-    measure: ClassVar[str] = "ROUGE-L recall"
-
-    def success(self, model: nn.Module, task: Task, examples: Examples) -> Success:
-        """ROUGE-L recall of what the model answers against each true answer."""
-        items, texts = list(iterate(examples)), textual(self, task)
-        return Success(rouge_l_recall([texts.answer(item) for item in items], texts.generate(model, items)))
-
-
-def head_of(model: nn.Module, job: Job) -> nn.Linear:
-    """The linear layer that turns features into logits; NotSupported where there is none."""
-    some = job.request.retain or job.request.forget  # any example passes through it
-    return job.task.head(model, move(job.task.collate([some[0]]), device_of(model)))
-
-
-def last_used(model: nn.Module, job: Job) -> list[nn.Parameter]:
-    """The weights of the last block that decide what the model answers; a head that isn't asked has none."""
-    batch = next(in_order(model, job.task, job.request.forget))
-    no_cudnn = torch.backends.cudnn.flags(enabled=False)  # in eval mode its recurrent layers have no backward pass
-    with mode(model, training=False), unfrozen(model), torch.enable_grad(), no_cudnn:
-        weights = [p for p in model.parameters() if p.requires_grad]
-        loss = job.task.rows(model, batch).losses().mean()
-        gradients = torch.autograd.grad(loss, weights, allow_unused=True) if loss.requires_grad else ()
-    used = {p for p, gradient in zip(weights, gradients, strict=False) if gradient is not None}
-    blocks = reversed(job.task.blocks(model))
-    of_blocks = ([p for part in modules for p in part.parameters() if p in used] for _, modules in blocks)
-    return next(filter(None, of_blocks), [])
-
-
-def ascend_within(model: nn.Module, layers: Sequence[Any], bounds: Callable[[Tensor], Cell], job: Job) -> None:
-    """Gradient ascent on forget, in place, by the weights of these layers, none of which leaves its bounds.
-
-    `bounds`: how low and how high each weight `[out, in, ...]` of a layer may go.
-    """
-    cells = [(weight, *bounds(weight)) for weight in map(weight_of, layers)]
-
-    def step(current: StepState) -> Tensor:
-        loss = plain_step(current)
-        for weight, low, high in cells:
-            weight.clamp_(low, high)
-        return loss
-
-    ascend(model, [layer.weight for layer in layers], job, step)
-
-
-def ascend(
-    model: nn.Module,
-    moved: Sequence[nn.Parameter],
-    job: Job,
-    step: Step = plain_step,
-    streams: Mapping[str, Examples] | None = None,
-    loss: Loss | None = None,
-) -> None:
-    """Gradient ascent on forget, in place, by these weights alone, until half of what was predicted right is wrong.
-
-    AdamW at 1 % of the weights' root mean square, at most 200 steps of 32 examples; looks every 5 of them.
-    `streams`: what to ascend on in place of forget ("forget"), and what to descend on meanwhile ("kept"), if anything.
-    `loss`: what to descend on in place of both.
-    """
-    task, streams = job.task, streams or {"forget": job.request.forget}
-    squares = sum(float(p.detach().float().square().sum()) for p in moved)
-    recipe = Fit(
-        optimizer="adamw",
-        lr=0.01 * (squares / sum(p.numel() for p in moved)) ** 0.5,
-        weight_decay=0.0,
-        batch_size=32,
-        epochs=200,
-        steps=200,
-        until=0.5 * float(accuracy(model, task, streams["forget"]).mean()),
-        check_every=5,
-    )
-
-    def climb(moving: nn.Module, drawn: Batches) -> Tensor:
-        climbed = -task.rows(moving, drawn["forget"]).losses().mean()
-        return climbed + task.rows(moving, drawn["kept"]).losses().mean() if "kept" in drawn else climbed
-
-    with frozen(model), suppress(Diverged):
-        for p in moved:
-            p.requires_grad_(True)
-        fit(
-            model,
-            task,
-            Phase(loss or climb, streams, recipe, step),
-            job.generator,
-            job.session.quiet().named("disguise"),
-        )

@@ -10,7 +10,7 @@ import torch
 from sklearn.svm import SVC
 from torch import Tensor, nn
 
-from unrecall.attacks.base import ARMS, ascend
+from unrecall.attacks.base import ARMS
 from unrecall.attacks.inspection import Inspection, InspectionAttack, beside
 from unrecall.data.examples import Absent, Examples, Selection, evenly
 from unrecall.data.signals import Rows
@@ -23,6 +23,7 @@ from unrecall.record import stats
 from unrecall.record.schema import Estimate, ThreatModel
 from unrecall.spec.parameters import Count, Positive
 from unrecall.tasks.protocols import Classed, classed
+from unrecall.training.ascent import ascend
 from unrecall.training.loop import Batches
 
 HALVINGS = 4

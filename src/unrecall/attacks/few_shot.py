@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from unrecall.attacks.base import AnswerAttack, Attacked, ascend, own_copy
+from unrecall.attacks.base import AnswerAttack, Attacked
 from unrecall.data.examples import Examples, iterate
 from unrecall.errors import BadInput, NotSupported
 from unrecall.evidence.pool import Pool
@@ -18,6 +18,8 @@ from unrecall.evidence.setting import Setting
 from unrecall.record.schema import ThreatModel
 from unrecall.spec.parameters import Count
 from unrecall.tasks.protocols import Textual, textual
+from unrecall.training.ascent import ascend
+from unrecall.training.copies import own_copy
 from unrecall.training.job import Job
 from unrecall.training.loop import Batches
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from unrecall.attacks.base import Attacked, RecoveryAttack, head_of
+from unrecall.attacks.base import Attacked, RecoveryAttack
 from unrecall.data.examples import Examples, Joined, Selection, iterate, split_off
 from unrecall.data.request import Request
 from unrecall.errors import BadInput, NotSupported
@@ -21,6 +21,7 @@ from unrecall.nn.ridge import Ridge, ridge_classifier
 from unrecall.record.schema import ThreatModel
 from unrecall.spec.parameters import Count
 from unrecall.tasks.protocols import Classifying
+from unrecall.training.ascent import head_of
 from unrecall.training.job import Job
 
 

@@ -11,7 +11,6 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.func import jvp
 
-from unrecall.attacks.base import own_copy
 from unrecall.attacks.deletion import Candidates, DeletionAttack
 from unrecall.data.examples import Batch, Examples, Selection
 from unrecall.errors import BadInput, Diverged
@@ -24,6 +23,7 @@ from unrecall.record.schema import ThreatModel
 from unrecall.spec.parameters import Count, Index
 from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import classed
+from unrecall.training.copies import own_copy
 from unrecall.training.job import Job
 from unrecall.training.loop import Fit, Phase, fit, loss_on
 from unrecall.training.randomness import draw_seed

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unrecall.attacks.base import Attacked, RecoveryAttack, Success, ascend, own_copy
+from unrecall.attacks.base import Attacked, RecoveryAttack, Success
 from unrecall.data.examples import Examples, Selection, iterate
 from unrecall.data.signals import Rows
 from unrecall.errors import BadInput
@@ -22,6 +22,8 @@ from unrecall.spec.parameters import Count, Positive
 from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import Sampling, Textual, textual
 from unrecall.tasks.rouge import rouge_l_recall
+from unrecall.training.ascent import ascend
+from unrecall.training.copies import own_copy
 from unrecall.training.job import Job
 from unrecall.training.loop import Batches
 from unrecall.training.randomness import draw_seed, own_randomness

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 from torch import nn
 
-from unrecall.attacks.base import Attacked, FewShotAttack, Success, head_of
+from unrecall.attacks.base import Attacked, FewShotAttack, Success
 from unrecall.data.examples import Examples, split_off
 from unrecall.errors import NotSupported
 from unrecall.evidence.pool import Dose, Pool
@@ -19,6 +19,7 @@ from unrecall.record.schema import ThreatModel
 from unrecall.spec.parameters import Count, Positive
 from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import Classed, classed
+from unrecall.training.ascent import head_of
 from unrecall.training.job import Job
 
 

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal, TypeAlias
 
 from torch import Tensor, nn
 
-from unrecall.attacks.base import AnswerAttack, Attacked, Success, ascend, own_copy
+from unrecall.attacks.base import AnswerAttack, Attacked, Success
 from unrecall.data.examples import Examples, Selection, iterate
 from unrecall.errors import BadInput, NotSupported
 from unrecall.evidence.pool import Pool
@@ -16,6 +16,8 @@ from unrecall.spec.parameters import Count
 from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import Textual, textual
 from unrecall.tasks.rouge import rouge_l_recall
+from unrecall.training.ascent import ascend
+from unrecall.training.copies import own_copy
 from unrecall.training.job import Job
 from unrecall.training.loop import Batches
 

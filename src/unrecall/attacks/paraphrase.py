@@ -7,13 +7,15 @@ from typing import Any, ClassVar, Literal, TypeAlias
 import torch
 from torch import nn
 
-from unrecall.attacks.base import AnswerAttack, Attacked, ascend, own_copy
+from unrecall.attacks.base import AnswerAttack, Attacked
 from unrecall.data.examples import iterate
 from unrecall.errors import NotSupported
 from unrecall.evidence.pool import Pool
 from unrecall.evidence.setting import Setting
 from unrecall.record.schema import ThreatModel
 from unrecall.tasks.protocols import Textual, fitting, textual
+from unrecall.training.ascent import ascend
+from unrecall.training.copies import own_copy
 from unrecall.training.job import Job
 
 Change: TypeAlias = Callable[[str, torch.Generator], str]

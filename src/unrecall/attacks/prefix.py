@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, TypeAlias
 from pydantic import Field
 from torch import nn
 
-from unrecall.attacks.base import Attacked, RecoveryAttack, Success, ascend, own_copy
+from unrecall.attacks.base import Attacked, RecoveryAttack, Success
 from unrecall.data.examples import Examples, Selection, iterate
 from unrecall.evidence.pool import Pool
 from unrecall.evidence.setting import Setting
@@ -15,6 +15,8 @@ from unrecall.record.schema import ThreatModel
 from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import Textual, textual
 from unrecall.tasks.rouge import rouge_l_recall
+from unrecall.training.ascent import ascend
+from unrecall.training.copies import own_copy
 from unrecall.training.job import Job
 
 Fraction: TypeAlias = Annotated[float, Field(gt=0, lt=1)]

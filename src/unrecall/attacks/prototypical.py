@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unrecall.attacks.base import Attacked, FewShotAttack, head_of
+from unrecall.attacks.base import Attacked, FewShotAttack
 from unrecall.data.examples import split_off
 from unrecall.data.signals import Signals
 from unrecall.evidence.pool import Dose, Pool
@@ -18,6 +18,7 @@ from unrecall.evidence.setting import Setting
 from unrecall.models.observe import observe
 from unrecall.record.schema import ThreatModel
 from unrecall.spec.parameters import Count, Share
+from unrecall.training.ascent import head_of
 from unrecall.training.job import Job
 
 GRID = tuple(i / 10 for i in range(10, -1, -1))

@@ -8,13 +8,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from unrecall.attacks.base import Attacked, Cell, RecoveryAttack, ascend_within, own_copy, usefulness
+from unrecall.attacks.base import Attacked, RecoveryAttack
 from unrecall.errors import BadInput
 from unrecall.evidence.pool import Pool
 from unrecall.evidence.setting import Setting
 from unrecall.models.layers import matrices, weight_of
 from unrecall.record.schema import ThreatModel
 from unrecall.spec.parameters import ProperShare, Share
+from unrecall.training.ascent import Cell, ascend_within
+from unrecall.training.copies import own_copy, usefulness
 from unrecall.training.job import Job
 
 
@@ -60,7 +62,7 @@ class Prune(RecoveryAttack):
 
     def recover(self, model: nn.Module, pool: Pool, setting: Setting) -> Iterator[Attacked]:
         """One sparse copy for each share."""
-        useful = usefulness(model, setting, self.retain_drop)
+        useful = usefulness(model, setting.request, setting.task, self.retain_drop)
         for share in sorted(set(self.shares)):
             attacked = copy.deepcopy(model).eval()
             for weight in map(weight_of, matrices(attacked, setting.task, setting.request.retain)):

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from unrecall.attacks.base import Attacked, Cell, RecoveryAttack, ascend_within, own_copy
+from unrecall.attacks.base import Attacked, RecoveryAttack
 from unrecall.data.examples import Selection, evenly
 from unrecall.errors import BadInput
 from unrecall.evidence.pool import Pool
@@ -18,6 +18,8 @@ from unrecall.models.layers import matrices, weight_of
 from unrecall.models.rounding import Rounded, input_moments, to_compensated_levels, to_even_levels, to_normal_floats
 from unrecall.record.schema import ThreatModel
 from unrecall.spec.parameters import Count
+from unrecall.training.ascent import Cell, ascend_within
+from unrecall.training.copies import own_copy
 from unrecall.training.job import Job
 
 Bits: TypeAlias = Annotated[int, Field(ge=2, le=8)]

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from unrecall.attacks.base import Attacked, RecoveryAttack, Success, ascend, copies, head_of, own_copy
+from unrecall.attacks.base import Attacked, RecoveryAttack, Success
 from unrecall.data.examples import Examples, concatenated, split_off
 from unrecall.data.request import Request
 from unrecall.errors import BadInput, NotSupported
@@ -19,6 +19,8 @@ from unrecall.record.schema import ThreatModel
 from unrecall.spec.parameters import Count, Positive, Share
 from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import Perturbable, perturbable
+from unrecall.training.ascent import ascend, head_of
+from unrecall.training.copies import copies, own_copy
 from unrecall.training.job import Job
 from unrecall.training.loop import Batches, Fit, Phase
 from unrecall.training.randomness import draw_seed, seeded

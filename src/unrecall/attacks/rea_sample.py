@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 from torch import nn
 
-from unrecall.attacks.base import ARMS, MembershipAttack, both_arms, own_copy
+from unrecall.attacks.base import ARMS, MembershipAttack, both_arms
 from unrecall.attacks.lira import Lira
 from unrecall.data.request import SPLITS, Split
 from unrecall.errors import BadInput, Diverged, NotSupported
@@ -15,6 +15,7 @@ from unrecall.evidence.evidence import Evidence
 from unrecall.models.observe import observe, one_size
 from unrecall.record.schema import ThreatModel
 from unrecall.spec.parameters import Count, Positive
+from unrecall.training.copies import own_copy
 from unrecall.training.job import Job
 from unrecall.training.loop import Fit, Phase, fit, loss_on
 

@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field
 from torch import nn
 
-from unrecall.attacks.base import Attacked, RecoveryAttack, ascend, copies, last_used, own_copy
+from unrecall.attacks.base import Attacked, RecoveryAttack
 from unrecall.data.examples import Examples, Selection, evenly, iterate, split_off
 from unrecall.data.request import Request
 from unrecall.disk.files import file_key
@@ -25,6 +25,8 @@ from unrecall.record.schema import ThreatModel
 from unrecall.spec.parameters import Count, Positive, Share
 from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import Classifying, offers, textual
+from unrecall.training.ascent import ascend, last_used
+from unrecall.training.copies import copies, own_copy
 from unrecall.training.job import Job
 from unrecall.training.loop import Fit, Phase, loss_on
 from unrecall.training.randomness import draw_seed, seeded

@@ -6,13 +6,14 @@ from typing import ClassVar
 
 from torch import nn
 
-from unrecall.attacks.base import Attacked, RecoveryAttack, ScoreReading, copies
+from unrecall.attacks.base import Attacked, RecoveryAttack, ScoreReading
 from unrecall.data.request import Request
 from unrecall.evidence.pool import Dose, Pool
 from unrecall.evidence.setting import Setting
 from unrecall.models.observe import mean_loss
 from unrecall.record.schema import ThreatModel
 from unrecall.spec.parameters import Positive
+from unrecall.training.copies import copies
 from unrecall.training.loop import Fit, Phase, epoch_steps, loss_on
 
 

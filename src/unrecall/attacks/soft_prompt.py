@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from unrecall.attacks.base import AnswerAttack, Attacked, ascend, own_copy
+from unrecall.attacks.base import AnswerAttack, Attacked
 from unrecall.data.examples import Batch, Examples, iterate, move
 from unrecall.data.request import Request
 from unrecall.errors import BadInput, NotSupported
@@ -20,6 +20,8 @@ from unrecall.record.schema import ThreatModel
 from unrecall.spec.parameters import Count, Positive, Share
 from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import textual
+from unrecall.training.ascent import ascend
+from unrecall.training.copies import own_copy
 from unrecall.training.job import Job
 from unrecall.training.loop import Batches
 

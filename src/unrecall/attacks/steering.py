@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unrecall.attacks.base import AnswerAttack, Attacked, Success, ascend, own_copy
+from unrecall.attacks.base import AnswerAttack, Attacked, Success
 from unrecall.data.examples import Batch, Examples, Selection, evenly, iterate
 from unrecall.errors import BadInput, NotSupported
 from unrecall.evidence.pool import Pool
@@ -25,6 +25,8 @@ from unrecall.spec.parameters import Count, Positive, Share
 from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import Prompted, Textual, offers, textual
 from unrecall.tasks.rouge import rouge_l_recall
+from unrecall.training.ascent import ascend
+from unrecall.training.copies import own_copy
 from unrecall.training.job import Job
 from unrecall.training.loop import Batches
 

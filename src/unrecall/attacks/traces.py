@@ -11,7 +11,6 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from unrecall.attacks.base import head_of
 from unrecall.attacks.inspection import Inspection, InspectionAttack, beside
 from unrecall.data.examples import Absent, Selection, evenly
 from unrecall.errors import MissingReference, NotSupported
@@ -20,6 +19,7 @@ from unrecall.models.observe import observe
 from unrecall.record import stats
 from unrecall.record.schema import Estimate, ThreatModel
 from unrecall.spec.parameters import Count, Positive
+from unrecall.training.ascent import head_of
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import nn
 
-from unrecall.attacks.base import Attacked, RecoveryAttack, usefulness
+from unrecall.attacks.base import Attacked, RecoveryAttack
 from unrecall.errors import BadInput
 from unrecall.evidence.pool import Pool
 from unrecall.evidence.setting import Setting
@@ -15,6 +15,7 @@ from unrecall.models.layers import matrices, weight_of
 from unrecall.models.perturb import noise_like
 from unrecall.record.schema import ThreatModel
 from unrecall.spec.parameters import Count, Positive, Share
+from unrecall.training.copies import usefulness
 from unrecall.training.job import Job
 from unrecall.training.randomness import draw_seed, seeded
 
@@ -64,7 +65,8 @@ class WeightNoise(RecoveryAttack):
 
     def recover(self, model: nn.Module, pool: Pool, setting: Setting) -> Iterator[Attacked]:
         """One copy for each draw and level."""
-        generator, useful = pool.generator(), usefulness(model, setting, self.retain_drop)
+        generator = pool.generator()
+        useful = usefulness(model, setting.request, setting.task, self.retain_drop)
         for draw in range(self.draws):
             seed = draw_seed(generator)
             for level in sorted(set(self.levels)):

@@ -13,7 +13,6 @@ from tests.unit.attacks import running
 from tests.unit.attacks.running import draw_of, job_of, setting_of
 from tests.worlds import COLOURS, CPU, World, caption_tokenizer, word_tokenizer
 from unrecall.attacks import Attacked, Relearn, RelearnTime
-from unrecall.attacks import base as module
 from unrecall.data.examples import digest, iterate
 from unrecall.data.request import Request
 from unrecall.errors import BadInput, NotSupported
@@ -25,6 +24,7 @@ from unrecall.record.schema import NO_USE
 from unrecall.record.verdict import judge
 from unrecall.tasks import CausalLM, Classification, Contrastive
 from unrecall.tasks.protocols import Classifying
+from unrecall.training import copies as module
 from unrecall.training.job import Job
 from unrecall.training.loop import Fit, Phase, training
 from unrecall.training.randomness import seeded

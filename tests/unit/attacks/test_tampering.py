@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from tests.unit.attacks.running import attacked, job_of, setting_of
 from tests.worlds import World
-from unrecall.attacks.base import RecoveryAttack, usefulness
+from unrecall.attacks.base import RecoveryAttack
 from unrecall.attacks.prune import Prune, edge
 from unrecall.attacks.quantise import Quantise
 from unrecall.attacks.weight_noise import WeightNoise
@@ -27,6 +27,7 @@ from unrecall.models.rounding import (
     to_normal_floats,
 )
 from unrecall.nn.hooks import capture, mode
+from unrecall.training.copies import usefulness
 from unrecall.training.randomness import seeded
 
 
@@ -103,12 +104,12 @@ def test_a_ruined_classifier_is_of_no_use(class_world: World, text_world: World)
     ruined = copy.deepcopy(w.original)
     with torch.no_grad():
         list(ruined.parameters())[-1][0] += 1e3  # every answer is the first class
-    useful = usefulness(w.original, setting_of(w), 0.1)
+    useful = usefulness(w.original, w.request, w.task, 0.1)
     assert useful(w.original)
     assert not useful(ruined)
     shown = [one.useful for one in attacked(WeightNoise(levels=(0.01, 50.0), draws=1), w.original, w)]
     assert shown == [True, False]
-    assert usefulness(text_world.original, setting_of(text_world), 0.0)(ruined), "texts always count"
+    assert usefulness(text_world.original, text_world.request, text_world.task, 0.0)(ruined), "texts always count"
 
 
 def test_pruning_makes_of_its_disguise_what_it_makes_of_the_original(class_world: World) -> None:
