@@ -18,7 +18,7 @@ from torch import nn
 from unrecall.data.examples import Selection
 from unrecall.data.request import Request
 from unrecall.models.observe import accuracy
-from unrecall.scenarios.base import shuffled
+from unrecall.scenarios.choice import shuffled
 from unrecall.scenarios.cifar_data import ARCHITECTURES, CLASSES, load_resnet, read_cifar10
 from unrecall.scenarios.digits import Digits
 from unrecall.spec.lines import parse

@@ -41,7 +41,8 @@ from unrecall.methods.finetune import Finetune
 from unrecall.methods.reheat import Reheat
 from unrecall.methods.retrain import Retrain
 from unrecall.record.schema import Record
-from unrecall.scenarios.base import Scenario, choose, shuffled
+from unrecall.scenarios.base import Scenario
+from unrecall.scenarios.choice import choose, shuffled
 from unrecall.scenarios.digits import Digits
 from unrecall.scenarios.emoji import Emoji
 from unrecall.scenarios.networks import small_cnn
@@ -220,7 +221,7 @@ def main(world: str, out: str, seeds: str = "3", data: str = "") -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if world in FINE_TUNED:
         towards = str(Path(out) / f"{world}.safetensors")
-        weights.save(scenario.built(0, session), Path(towards))
+        weights.save(scenario.untrained_model(0, session), Path(towards))
     written = path.read_text().splitlines() if path.exists() else []
     done = {(row["method"], row["seed"]) for row in map(json.loads, written)}
     for seed in range(int(seeds)):

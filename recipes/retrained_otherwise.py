@@ -46,7 +46,7 @@ def trained(kind: str, scenario: Scenario, original: nn.Module, seed: int, sessi
     recipe, retain = scenario.recipe, scenario.request.retain
     assert recipe is not None
     of = imitating(scenario, original) if kind == "answers" else mean_loss
-    model = scenario.built(FIRST_SEED + seed, session)
+    model = scenario.untrained_model(FIRST_SEED + seed, session)
     phase = Phase(loss_on("retain", scenario.task, of), {"retain": retain}, ADAM if kind == "adam" else recipe)
     fit(model, scenario.task, phase, seeded(FIRST_SEED + seed), Session(device="cpu"))
     return model.eval()

@@ -17,7 +17,7 @@ from unrecall.disk import weights
 from unrecall.spec.lines import parse
 from unrecall.training.session import Session
 
-weights.save(parse(sys.argv[1], "scenarios").make().built(0, Session()), Path(sys.argv[2]))
+weights.save(parse(sys.argv[1], "scenarios").make().untrained_model(0, Session()), Path(sys.argv[2]))
 END
 # RURK's appendix has lambda 0.1 for certified removal and names no noise: over all 1,000 examples that is 1e-4 each.
 methods=${METHODS:-"certified_removal:penalty=0.0001,sigma=0 fisher ntk:start=$start influence finetune ngd grad_ascent neggrad_plus eu_k cf_k scrub ssd:alpha=100,importance=exact rurk rurk:batchnorm=frozen rurk:passes=separate random_label salun bad_teacher"}

@@ -31,7 +31,8 @@ from unrecall.harness.suites import suite
 from unrecall.methods import GradDiff, NegGradPlus
 from unrecall.methods.base import Method
 from unrecall.record.schema import Record
-from unrecall.scenarios.base import Scenario, adamw, shuffled
+from unrecall.scenarios.base import Scenario, adamw
+from unrecall.scenarios.choice import shuffled
 from unrecall.scenarios.cifar_data import ARCHITECTURES, CLASSES, load_resnet, read_cifar10
 from unrecall.scenarios.llama2c import load
 from unrecall.scenarios.tinystories import TinyStories

@@ -291,7 +291,7 @@ EXPRESSIONS = (
     "torch.jit.script(network())", "network().half()", "network().double()", "torch.compile",
 )  # fmt: skip
 FIELDS = (
-    "name", "summary", "task", "request", "original", "build", "recipe", "rerecipe", "references", "retrained", "reported",
+    "name", "summary", "task", "request", "original", "build", "recipe", "retraining_recipe", "references", "retrained", "reported",
     "forget", "retain", "holdout", "test", "validation", "kind", "masked",
 )  # fmt: skip
 STATEMENTS = (

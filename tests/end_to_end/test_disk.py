@@ -159,7 +159,7 @@ WRONG: list[tuple[str, Any]] = [
     ("request", {"forget": DATA}),
     ("build", (network()[:0] and 3) or 3),
     ("recipe", {"lr": 0.1}),
-    ("rerecipe", 3),
+    ("retraining_recipe", 3),
     ("original", {"weights": 1}),
     *(("retrained", value) for value in (network(), [3], (None,))),
     *(("references", value) for value in (-1, 2.5, "2", True, None)),

@@ -142,8 +142,9 @@ def test_a_model_in_16_bits_is_computed_in_32_and_written_as_it_was() -> None:
 def test_with_a_base_models_are_retrained_from_it() -> None:
     files = {split: f"data/{split}.jsonl" for split in ("forget", "retain")}
     made = Pairs(model="model", base="base", references=1, epochs=2, lr=1e-3, batch=6, **files).make()
-    assert made.rerecipe is not None
-    assert (made.references, made.rerecipe.lr, made.rerecipe.epochs, made.rerecipe.batch_size) == (1, 1e-3, 2, 6)
+    again = made.retraining_recipe
+    assert again is not None
+    assert (made.references, again.lr, again.epochs, again.batch_size) == (1, 1e-3, 2, 6)
     retrained = made.train_retrained(0, Session(device="cpu")).model.state_dict()
     before = load_clip("base").model.state_dict()
     far = max(float((retrained[name] - value).abs().max()) for name, value in before.items())

@@ -336,8 +336,9 @@ def test_classes_that_nobody_named_are_folders_or_numbers(folder: Path) -> None:
 
 def test_with_a_base_models_are_retrained_from_it() -> None:
     case = Pictures(model="model", forget="letter.txt", retain="data", base="base", epochs=1, batch=10).make()
-    assert case.rerecipe is not None
-    assert (case.references, case.rerecipe.lr, case.rerecipe.epochs, case.rerecipe.batch_size) == (3, 5e-5, 1, 10)
+    again = case.retraining_recipe
+    assert again is not None
+    assert (case.references, again.lr, again.epochs, again.batch_size) == (3, 5e-5, 1, 10)
     model = case.train_retrained(0, Session(device="cpu")).model
     before = load_classifier("base").state_dict()
     far = {name: float((value - before[name]).abs().max()) for name, value in model.state_dict().items() if

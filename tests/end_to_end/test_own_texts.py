@@ -168,8 +168,8 @@ def test_with_a_base_models_are_retrained_from_it() -> None:
     )
     scenario = case.make()
     assert scenario.can_retrain()
-    assert scenario.rerecipe is not None
-    assert (scenario.references, scenario.rerecipe.lr, scenario.rerecipe.epochs) == (2, 1e-2, 1)
+    assert scenario.retraining_recipe is not None
+    assert (scenario.references, scenario.retraining_recipe.lr, scenario.retraining_recipe.epochs) == (2, 1e-2, 1)
     from unrecall.training.session import Session
 
     retrained = scenario.train_retrained(0, Session(device="cpu")).model.state_dict()

@@ -209,7 +209,7 @@ def _costs(cells: Sequence[Cell], budget: float, given: UserModels | None) -> Co
     case = Case(scenario, Retrain(), attacks, session)
     model = case.start()
     check_inputs(scenario.task, model, scenario.request)
-    counts = scenario.untrained(sorted({cell.seeds.training for cell in cells}), session)
+    counts = scenario.models_to_train(sorted({cell.seeds.training for cell in cells}), session)
     if given is not None:
         counts["retrained"] = max(0, counts["retrained"] - given.retrained)
     fixed = sum(timed.seconds for timed in training_times(case, model, counts))

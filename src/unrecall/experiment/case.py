@@ -13,7 +13,7 @@ from unrecall.errors import MissingReference, NotSupported
 from unrecall.experiment.against import Against
 from unrecall.experiment.goal import stopping
 from unrecall.methods.base import Method
-from unrecall.scenarios.base import Scenario
+from unrecall.scenarios.base import Role, Scenario
 from unrecall.training.job import Job
 from unrecall.training.randomness import seeded
 from unrecall.training.session import Session
@@ -53,7 +53,7 @@ class Case:
         return self.scenario.retrained_count
 
     @property
-    def trainings(self) -> dict[str, int]:
+    def trainings(self) -> dict[Role, int]:
         """How many models are trained, by role."""
         return {
             "original": int(self.scenario.original is None),
@@ -71,5 +71,5 @@ class Case:
 
     def start(self) -> nn.Module:
         """The given original, or an untrained model, where the case runs."""
-        model = self.scenario.original or self.scenario.built(self.seed, self.session)
+        model = self.scenario.original or self.scenario.untrained_model(self.seed, self.session)
         return model.to(self.session.torch_device()).eval()

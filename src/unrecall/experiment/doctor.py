@@ -94,7 +94,7 @@ def _before_attacks(case: Case, model: nn.Module) -> list[str]:
     size, free = memory(case, model), psutil.virtual_memory().available
     if COPIES * size_of(model) > free:
         return [f"{size.subject}: {size.text}; no step was timed, as {_gb(free)} are free here"]
-    counts = case.scenario.untrained((case.seed,), case.session)
+    counts = case.scenario.models_to_train((case.seed,), case.session)
     unlearned = list(unlearning_times(case, model)) if isinstance(case.method, LoopMethod) else []
     timed = [*training_times(case, model, counts), *unlearned]
     lines = [f"{each.line.subject}: {each.line.text}" for each in timed]

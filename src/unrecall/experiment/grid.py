@@ -108,7 +108,7 @@ def architecture(scenario: Scenario, seed: int, session: Session) -> nn.Module:
             f"{scenario.name}: expected build, which gives the network that the weights of --original go into, got "
             "none. Give the Scenario build=..., a function of seed and session; it needs no recipe for that."
         )
-    return scenario.built(seed, session)
+    return scenario.untrained_model(seed, session)
 
 
 def _check_memorised(cell: Cell, scenario: Scenario) -> None:

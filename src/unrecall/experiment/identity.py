@@ -40,7 +40,7 @@ def identity(
     tuned: bool | Against = False,
 ) -> dict[str, str]:
     """A key of each thing that decides a record's numbers, by its name."""
-    recipe = (scenario.name, scenario.task, scenario.recipe, scenario.rerecipe, scenario.objective)
+    recipe = (scenario.name, scenario.task, scenario.recipe, scenario.retraining_recipe, scenario.objective)
     rest = (scenario.references, scenario.precision)
     return {
         "scenario": content_key(repr(recipe + rest), code_key(scenario.build, scenario.task, scenario.objective)),

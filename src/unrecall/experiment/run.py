@@ -16,7 +16,8 @@ from unrecall.methods.base import Method
 from unrecall.models.layers import named
 from unrecall.record.schema import Record, Run
 from unrecall.report import write
-from unrecall.scenarios.base import Scenario, Trained
+from unrecall.scenarios.base import Scenario
+from unrecall.scenarios.model_cache import Trained
 from unrecall.spec import lines
 from unrecall.tasks.base import check_inputs
 from unrecall.training.session import Session

@@ -17,7 +17,8 @@ from unrecall.experiment.tune import UNMET, Search, summary, tune
 from unrecall.methods.base import Method, Null, has_null, null_base
 from unrecall.models.low_rank import ADAPTER, name_adapter
 from unrecall.record.schema import Cost, Tuning
-from unrecall.scenarios.base import Scenario, Trained, cached_model, trained_form
+from unrecall.scenarios.base import Scenario
+from unrecall.scenarios.model_cache import Trained, cached_model, trained_form
 from unrecall.spec import lines
 from unrecall.training.cost import metered
 from unrecall.training.job import Job
@@ -119,7 +120,7 @@ class StartingPoint:
             return replace(self.scenario, request=request, retrained=()).train_retrained(index, self.session).model
 
         scenario = self.scenario
-        settings = (self.stops, scenario.precision, scenario.recipe, scenario.rerecipe, scenario.objective)
+        settings = (self.stops, scenario.precision, scenario.recipe, scenario.retraining_recipe, scenario.objective)
         code = code_key(method, stopping, scenario.task, *filter(None, [scenario.build]))
         validation = data_key(scenario.request.with_validation()) if self.stops else ""
         name = " ".join([*map(repr, (method, *settings)), code, validation])

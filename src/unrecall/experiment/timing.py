@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import torch
 from torch import nn
@@ -16,7 +16,7 @@ from torch import nn
 from unrecall.attacks.base import ARMS, Attack
 from unrecall.attacks.relearn import Relearn
 from unrecall.data import enough
-from unrecall.data.examples import Examples, Joined, Selection, evenly
+from unrecall.data.examples import Examples, Selection, evenly
 from unrecall.data.request import SPLITS, Request, Split
 from unrecall.errors import NotSupported
 from unrecall.evidence.pool import draw_pool
@@ -29,9 +29,10 @@ from unrecall.harness.audit import finding_of, measure_all
 from unrecall.harness.finding import Finding, report_of
 from unrecall.harness.never_trained import fixed_suite, is_large, judgeable, shown_by_original, steps_taken
 from unrecall.methods.base import LoopMethod, Method, Training, null_base, until_forgotten
+from unrecall.scenarios.base import Role
 from unrecall.spec.lines import show
 from unrecall.training.job import Job
-from unrecall.training.loop import Fit, Phase, checked_steps, total_steps, training
+from unrecall.training.loop import Phase, checked_steps, total_steps, training
 from unrecall.training.randomness import seeded
 from unrecall.training.session import duration
 
@@ -68,19 +69,14 @@ class Timed(NamedTuple):
     most: float | None = None
 
 
-def training_times(case: Case, model: nn.Module, counts: Mapping[str, int]) -> Iterator[Timed]:
+def training_times(case: Case, model: nn.Module, counts: Mapping[Role, int]) -> Iterator[Timed]:
     """A few steps of each training that the case asks for, so many times."""
-    scenario, request = case.scenario, case.request
-    trained: tuple[tuple[str, Examples, Fit | None], ...] = (
-        ("original", Joined((request.forget, request.retain)), scenario.recipe),
-        ("retrained", request.retain, scenario.rerecipe or scenario.recipe),
-    )
-    for name, data, recipe in trained:
-        if recipe is None or not counts[name]:
-            continue
-        networks, loss = scenario.training_setup(data, recipe, 0).course(copy.deepcopy(model))
-        phase = Phase(loss, {"train": data}, recipe)
-        yield _timed(name, networks, phase, case, Amount(total_steps(phase), times=counts[name]))
+    for role in get_args(Role):
+        if counts[role]:
+            setup = case.scenario.training_setup(role, 0)
+            networks, loss = setup.course(copy.deepcopy(model))
+            phase = Phase(loss, {"train": setup.data}, setup.recipe)
+            yield _timed(role, networks, phase, case, Amount(total_steps(phase), times=counts[role]))
 
 
 class Amount(NamedTuple):

@@ -4,42 +4,29 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Literal, TypeAlias
 
-import torch
 from torch import nn
 
-from unrecall.data.examples import Examples, Joined, Selection, iterate, move
+from unrecall.data.examples import Examples, Joined
+from unrecall.data.identity import key_of
 from unrecall.data.request import Request
-from unrecall.disk import weights
-from unrecall.disk.cache import Cache, Form, code_key, shared
-from unrecall.disk.files import content_key, read_text
+from unrecall.disk.files import content_key
 from unrecall.disk.weights import same_weights
 from unrecall.errors import NOTHING, BadInput, Fields, MissingReference, check_fields, kind_of, visible
-from unrecall.evidence.setting import answers_digest, first_answers_digest, first_two, inputs_digest, model_key
+from unrecall.evidence.setting import first_answers_digest, first_two, inputs_digest, model_key
 from unrecall.models.observe import device_of
 from unrecall.nn.usable import check_model
-from unrecall.record.schema import Cost
+from unrecall.scenarios.model_cache import Trained, TrainingSetup, first, is_cached, trained_once
 from unrecall.spec.parameters import Parameters, takes
 from unrecall.tasks.base import Task, check_data
-from unrecall.training.cost import metered
-from unrecall.training.loop import Fit, Phase, fit
-from unrecall.training.objectives import Course, Objective, Plain, Start
-from unrecall.training.randomness import own_randomness, seeded
+from unrecall.training.loop import Fit
+from unrecall.training.objectives import Objective, Plain
+from unrecall.training.randomness import own_randomness
 from unrecall.training.session import Session
 
-T = TypeVar("T")
+Role: TypeAlias = Literal["original", "retrained"]
 FIRST_REFERENCE_SEED = 10_001
-DIGITS = 18
-"""The longest number that is read as an index or a class."""
-
-
-class Trained(NamedTuple):
-    """A model and what training it took; None where it was given."""
-
-    model: nn.Module
-    cost: Cost | None
 
 
 def _is_name(value: object) -> bool:
@@ -60,9 +47,10 @@ FIELDS: Fields = {
     "summary": (kind_of(str), "a text"),
     "task": (kind_of(Task), "a Task, as ur.tasks.Classification() is"),
     "request": (kind_of(Request), "a Request"),
+    "original_data": (lambda value: value is None or hasattr(value, "__getitem__"), "a data set or None"),
     "build": (lambda value: value is None or takes(value, 2), "a function of seed and session, or None"),
     "recipe": (kind_of(Fit, NOTHING), "a Fit or None"),
-    "rerecipe": (kind_of(Fit, NOTHING), "a Fit or None"),
+    "retraining_recipe": (kind_of(Fit, NOTHING), "a Fit or None"),
     "objective": (kind_of(Objective), "an Objective, as unrecall.training.objectives.ULE() is"),
     "original": (kind_of(nn.Module, NOTHING), "an nn.Module or None"),
     "retrained": (
@@ -85,8 +73,9 @@ class Scenario:
     """Everything an experiment needs to know about somebody's case.
 
     `build(seed, session)`: a model ready to be trained, fresh or pretrained; `recipe`: how the original is trained from
-    it on forget and retain together; `rerecipe`: how retrained models are, where that differs. `objective`: what both
-    are trained to minimise. `original` and `retrained`: the user's own models, used as they are. `references`: how many
+    it on forget and retain together, or on `original_data` where it saw something else (histories in which forget
+    stands, say); `retraining_recipe`: how retrained models are, where that differs. `objective`: what both are trained
+    to minimise. `original` and `retrained`: the user's own models, used as they are. `references`: how many
     retrained models to train by default.
     `precision`: the number format that the unlearned model is rounded to, before it is audited, and written in; None
     leaves it as the original is. `reported`: a paper's values, by method and measurement. `note`: what whoever runs it
@@ -99,7 +88,8 @@ class Scenario:
     request: Request
     build: Callable[[int, Session], nn.Module] | None = None
     recipe: Fit | None = None
-    rerecipe: Fit | None = None
+    retraining_recipe: Fit | None = None
+    original_data: Examples | None = None
     objective: Objective = Plain()
     original: nn.Module | None = None
     retrained: tuple[nn.Module, ...] = ()
@@ -107,7 +97,7 @@ class Scenario:
     precision: str | None = None
     reported: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     note: str = ""
-    keys: dict[int, str] = field(default_factory=dict, init=False, repr=False, compare=False)
+    start_keys: dict[int, str] = field(default_factory=dict, init=False, repr=False, compare=False)
     """What `start_key` gave, by seed."""
 
     def __post_init__(self) -> None:
@@ -118,20 +108,23 @@ class Scenario:
         object.__setattr__(self, "task", self.task.settled(self.original, self.request))
 
     def start_key(self, seed: int, session: Session) -> str:
-        """What decides how data are read, and what the user's own models and the one to be trained compute.
+        """A key of what a run starts from: how examples are read, and what the given and the untrained models compute.
 
         BadInput where they don't fit the data.
         """
-        if seed not in self.keys:
+        if seed not in self.start_keys:
             models = [model for model in (self.original, *self.retrained) if model is not None]
             if self.build is not None:
-                models.append(self.built(seed, session))
+                models.append(self.untrained_model(seed, session))
             model_keys = [self._key_of(model, session) for model in models]
-            self.keys[seed] = content_key(*model_keys, inputs_digest(self.task, first_two(self.request)))
-        return self.keys[seed]
+            data_keys = () if self.original_data is None else (key_of(self.original_data),)
+            self.start_keys[seed] = content_key(
+                *model_keys, inputs_digest(self.task, first_two(self.request)), *data_keys
+            )
+        return self.start_keys[seed]
 
     def _key_of(self, model: nn.Module, session: Session) -> str:
-        """What decides what a model computes, once it fits the data; the model is where it was afterwards."""
+        """A key of what a model computes; BadInput where it doesn't fit the data. It ends on the device it was on."""
         check_model(model)
         home = device_of(model)
         try:
@@ -140,7 +133,7 @@ class Scenario:
         finally:
             model.to(home)
 
-    def built(self, seed: int, session: Session) -> nn.Module:
+    def untrained_model(self, seed: int, session: Session) -> nn.Module:
         """A fresh model; `build` may give the same object each time, but not the original, which has seen forget."""
         if self.build is None:
             raise BadInput(f"{self.name}: expected build to make a model, got None.")
@@ -164,20 +157,18 @@ class Scenario:
             return Trained(self.original.to(session.torch_device()).eval(), None)
         if self.build is None or self.recipe is None:
             raise BadInput(f"{self.name}: expected an original model, or build and recipe to train one, got neither.")
-        together = Joined((self.request.forget, self.request.retain))
-        return self._trained("original", together, self.recipe, seed, session)
+        return self._trained("original", seed, session)
 
     def train_retrained(self, index: int, session: Session) -> Trained:
         """The `index`-th model trained without forget; its seed is its own, so that no run shares it."""
         if index < len(self.retrained):
             return Trained(self.retrained[index].to(session.torch_device()).eval(), None)
-        recipe = self.rerecipe or self.recipe
-        if self.build is None or recipe is None:
+        if not self.can_retrain():
             raise MissingReference(
                 f"{self.name}: expected build and recipe to retrain without forget, got neither. "
                 "Give them to the Scenario, or pass retrained models."
             )
-        return self._trained("retrained", self.request.retain, recipe, FIRST_REFERENCE_SEED + index, session)
+        return self._trained("retrained", FIRST_REFERENCE_SEED + index, session)
 
     @property
     def retrained_count(self) -> int:
@@ -186,138 +177,45 @@ class Scenario:
 
     def can_retrain(self) -> bool:
         """Whether retrained models can be had beyond those the user gave."""
-        return self.build is not None and (self.rerecipe or self.recipe) is not None
+        return self.build is not None and (self.retraining_recipe or self.recipe) is not None
 
-    def untrained(self, seeds: Sequence[int], session: Session) -> dict[str, int]:
+    def models_to_train(self, seeds: Sequence[int], session: Session) -> dict[Role, int]:
         """How many originals, one a seed, and retrained models have to be trained, as the cache doesn't hold them."""
-        numbers: dict[str, Sequence[int]] = {"original": () if self.original is not None else seeds}
         missing = range(len(self.retrained), self.retrained_count)
-        numbers["retrained"] = [FIRST_REFERENCE_SEED + index for index in missing]
-        return {role: sum(not self._holds(role, seed, session) for seed in numbers[role]) for role in numbers}
+        numbers: dict[Role, Sequence[int]] = {
+            "original": seeds if self.original is None and self.recipe is not None else (),
+            "retrained": [FIRST_REFERENCE_SEED + index for index in missing],
+        }
+        return {
+            role: sum(not is_cached(self.name, *self._training(role, seed, session), session) for seed in numbers[role])
+            for role in numbers
+        }
 
-    def _holds(self, role: str, seed: int, session: Session) -> bool:
-        """Whether the cache holds the model that was trained with a seed for a role."""
-        recipe = self.recipe if role == "original" else self.rerecipe or self.recipe
+    def training_setup(self, role: Role, seed: int) -> TrainingSetup:
+        """What a model is taught; BadInput without a recipe."""
+        request, recipe = self.request, self.recipe
+        if role == "retrained":
+            data, recipe = request.retain, self.retraining_recipe or recipe
+        elif self.original_data is None:
+            data = Joined((request.forget, request.retain))
+        else:
+            data = self.original_data
         if recipe is None:
-            return False
-        model, setup = (
-            self.built(seed, session).to(session.torch_device()),
-            self.training_setup(self.request.retain, recipe, seed),
-        )
-        return shared(on_disk=True).holds(f"{self.name}-{role}", _key(role, model, setup), ".safetensors")
+            raise BadInput(f"{self.name}: expected a recipe to train the {role} model, got None.")
+        return TrainingSetup(self.task, data, recipe, seed, request.fingerprint, first(request.retain), self.objective)
 
-    def _trained(self, role: str, data: Examples, recipe: Fit, seed: int, session: Session) -> Trained:
-        model = self.built(seed, session)
+    def _training(self, role: Role, seed: int, session: Session) -> tuple[str, nn.Module, TrainingSetup]:
+        """The name that the cache has for a role's model, that model before it is trained, and what it is taught."""
+        model = self.untrained_model(seed, session)
+        if role == "retrained":
+            return role, self.task.without_data_of(model, self.request.forget), self.training_setup(role, seed)
+        name = role if self.original_data is None else f"{role}-{key_of(self.original_data)[:8]}"
+        return name, model, self.training_setup(role, seed)
+
+    def _trained(self, role: Role, seed: int, session: Session) -> Trained:
+        name, model, setup = self._training(role, seed, session)
         check_data(self.task, model.to(session.torch_device()), self.request)
-        return trained_once(self.name, role, model, self.training_setup(data, recipe, seed), session)
-
-    def training_setup(self, data: Examples, recipe: Fit, seed: int) -> "TrainingSetup":
-        """What a model of this scenario is taught."""
-        key, probe = self.request.fingerprint, first(self.request.retain)
-        return TrainingSetup(self.task, data, recipe, seed, key, probe, self.objective)
-
-
-def cached_model(
-    cache: Cache, role: str, key: Sequence[str], form: Form[Trained], make: Callable[[], Trained]
-) -> Trained:
-    """The model that the cache holds under the key, else what `make` gives, which is then cached.
-
-    One from the cache has no seconds in its cost: those were another run's.
-    """
-    new_models: list[Trained] = []
-
-    def make_new() -> Trained:
-        new_models.append(make())
-        return new_models[-1]
-
-    model, cost = cache.get(role, key, form, make_new)
-    if cost is not None and not new_models:
-        cost = cost.model_copy(update={"seconds": None})
-    return Trained(model, cost)
-
-
-def trained_form(like: nn.Module, session: Session) -> Form[Trained]:
-    """A model of the architecture of `like` on disk, with what training it took in the file's header."""
-
-    def write(path: Path, trained: Trained) -> None:
-        notes = {} if trained.cost is None else {"cost": trained.cost.model_dump_json()}
-        weights.fill(trained.model, path, notes)
-
-    def read(path: Path) -> Trained:
-        notes = weights.notes_of(path)
-        cost = Cost.model_validate_json(notes["cost"]) if "cost" in notes else None
-        return Trained(weights.load(copy.deepcopy(like), path).to(session.torch_device()).eval(), cost)
-
-    return Form(".safetensors", write, read)
-
-
-class TrainingSetup(NamedTuple):
-    """What an untrained model is taught: `data`, by `recipe`, with `seed`.
-
-    `task` and a few examples, the `probe`, show what the untrained model does: its code counts too, and weights don't
-    show it.
-    `data_key` tells the data from others. `objective`: what is minimised.
-    """
-
-    task: Task
-    data: Examples
-    recipe: Fit
-    seed: int
-    data_key: str
-    probe: Examples
-    objective: Objective = Plain()
-
-    def course(self, model: nn.Module) -> Course:
-        """What the loop trains, so that `model` learns it."""
-        probe = self.task.collate(list(iterate(self.probe)))
-        with own_randomness(self.seed):
-            return self.objective.course(Start(model, self.task, move(probe, device_of(model))))
-
-
-def trained_once(name: str, role: str, model: nn.Module, setup: TrainingSetup, session: Session) -> Trained:
-    """`model` after that training, in eval mode; from the cache where the same model was taught the same before.
-
-    That is a model of the same role, untrained weights, settings and answers to the probe, with the same task, recipe,
-    objective, seed, data and code of the loop.
-    """
-    task, seed = setup.task, setup.seed
-    key = _key(role, model.to(session.torch_device()), setup)
-
-    def train() -> Trained:
-        spent = metered(session)
-        with spent:
-            networks, loss = setup.course(model)
-            phase = Phase(loss, {"train": setup.data}, setup.recipe)
-            fit(networks, task, phase, seeded(seed), session.named(f"{role}-{seed}", content_key(*key)))
-        return Trained(model.eval(), spent.cost)
-
-    trained = cached_model(
-        shared(on_disk=True, say=session.say), f"{name}-{role}", key, trained_form(model, session), train
-    )
-    session.drop_states()
-    return trained
-
-
-def _key(role: str, model: nn.Module, setup: TrainingSetup) -> tuple[str, ...]:
-    """What decides a trained model."""
-    task = setup.task
-    return (
-        role,
-        model_key(model),
-        answers_digest(model, task, setup.probe),
-        inputs_digest(task, setup.probe),
-        repr(task),
-        repr(setup.recipe),
-        repr(setup.objective),
-        setup.data_key,
-        str(setup.seed),
-        code_key(fit, task, setup.objective),
-    )
-
-
-def first(examples: Examples, count: int = 4) -> Selection:
-    """The first `count` examples, or all where there are fewer."""
-    return Selection(examples, range(min(count, len(examples))))
+        return trained_once(self.name, name, model, setup, session)
 
 
 @dataclass(frozen=True)
@@ -340,82 +238,3 @@ def adamw(lr: float, epochs: int, batch_size: int, weight_decay: float = 0.0) ->
         clip=1.0,
         schedule="cosine",
     )
-
-
-def read_indices(path: Path, total: int) -> list[int]:
-    """Indices from a text file, one a line; BadInput names the line of one that is no number, repeated or too large."""
-    lines: dict[int, int] = {}
-    for number, line in enumerate(read_text(path).splitlines(), 1):
-        text = line.strip()
-        if not text or text.startswith("#"):
-            continue
-        if not text.isdecimal() or len(text) > DIGITS:
-            raise BadInput(f"{path}:{number}: expected an index, got '{text[:DIGITS]}'.")
-        if int(text) >= total:
-            raise BadInput(f"{path}:{number}: expected an index in 0..{total - 1}, got {text}.")
-        if int(text) in lines:
-            raise BadInput(f"{path}:{number}: expected each index once, got {text} again (line {lines[int(text)]}).")
-        lines[int(text)] = number
-    return list(lines)
-
-
-def shuffled(items: Sequence[T], seed: int) -> list[T]:
-    """The items in a random order that the seed decides."""
-    order = torch.randperm(len(items), generator=seeded(seed))
-    return [items[int(i)] for i in order]
-
-
-class Chosen(NamedTuple):
-    """Which training examples are forgotten, of which classes, and which classes are forgotten whole.
-
-    `at_random`: whether they were drawn, and not chosen by somebody.
-    """
-
-    indices: list[int]
-    classes: set[int]
-    masked: tuple[int, ...]
-    at_random: bool = True
-
-    def request(self, train: Examples, alike: Examples, test: Examples, holdout: int) -> Request:
-        """The request: `alike` (unseen, of the same classes) gives up to `holdout` examples, and half as many again
-        for validation."""
-        forgotten, n = set(self.indices), len(alike)
-        size = min(holdout, 2 * n // 3)
-        return Request(
-            forget=Selection(train, self.indices),
-            retain=Selection(train, [i for i in range(len(train)) if i not in forgotten]),
-            holdout=Selection(alike, range(size)),
-            validation=Selection(alike, range(size, min(n, size + holdout // 2))),
-            test=test,
-            kind="class" if self.masked else "samples",
-            masked=self.masked,
-            control="random split" if self.at_random else "matched",
-        )
-
-
-def choose(forget: str, labels: Sequence[int], seed: int, classes: int) -> Chosen:
-    """What "share:P", "half:C", "class:C" or the path of a file of training indices means for these labels."""
-    how, _, which = forget.partition(":")
-    if how == "share" and which:
-        indices = share_of(which, len(labels), seed)
-        return Chosen(indices, {labels[i] for i in indices}, ())
-    if how not in ("half", "class") or not which:
-        indices = read_indices(Path(forget), len(labels))
-        return Chosen(indices, {labels[i] for i in indices}, (), at_random=False)
-    if not which.isdecimal() or len(which) > DIGITS or int(which) >= classes:
-        raise BadInput(f"forget: expected a class in 0..{classes - 1}, got '{which}'.")
-    members = shuffled([i for i, y in enumerate(labels) if y == int(which)], seed)
-    if how == "half":
-        return Chosen(sorted(members[: len(members) // 2]), {int(which)}, ())
-    return Chosen(sorted(members), {int(which)}, (int(which),))
-
-
-def share_of(share: str, count: int, seed: int) -> list[int]:
-    """A random share, as a user writes it, of so many examples; BadInput unless it is between 0 and 1."""
-    try:
-        number = float(share)
-    except ValueError:
-        number = -1.0
-    if not 0 < number < 1:
-        raise BadInput(f"forget: expected share:P with P between 0 and 1, got '{share}'.")
-    return sorted(shuffled(range(count), seed)[: max(1, round(number * count))])

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unrecall.data.examples import Selection
-from unrecall.scenarios.base import Builder, Scenario, choose, shuffled
+from unrecall.scenarios.base import Builder, Scenario
+from unrecall.scenarios.choice import choose, shuffled
 from unrecall.scenarios.cifar_data import ARCHITECTURES, CLASSES, Architecture, load_resnet, read_cifar10, recipe
 from unrecall.scenarios.corruptions import corrupted
 from unrecall.scenarios.reported import CIFAR10

@@ -8,7 +8,8 @@ from pydantic import Field
 
 from unrecall.data.examples import Selection
 from unrecall.errors import BadInput
-from unrecall.scenarios.base import Builder, Scenario, choose, shuffled
+from unrecall.scenarios.base import Builder, Scenario
+from unrecall.scenarios.choice import choose, shuffled
 from unrecall.scenarios.cifar_data import ARCHITECTURES, CLASSES, load_resnet, per_class, read_cifar10
 from unrecall.spec.parameters import Count, Index
 from unrecall.tasks import Classification

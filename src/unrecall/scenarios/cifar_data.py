@@ -14,7 +14,7 @@ from unrecall.data.examples import Examples, digest
 from unrecall.data.identity import digests_of_rows
 from unrecall.disk import weights
 from unrecall.errors import BadInput
-from unrecall.scenarios.base import TrainingSetup, first, trained_once
+from unrecall.scenarios.model_cache import TrainingSetup, first, trained_once
 from unrecall.scenarios.networks import ResNet, ViT, resnet18, resnet20, small_vit, vit
 from unrecall.tasks import Classification
 from unrecall.training.loop import Fit

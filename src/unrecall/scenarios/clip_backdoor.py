@@ -8,14 +8,14 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from unrecall.data.examples import Joined, digest, iterate
+from unrecall.data.examples import Joined, iterate
 from unrecall.data.request import Request
 from unrecall.errors import BadInput
-from unrecall.scenarios.base import Scenario, Trained, shuffled
+from unrecall.scenarios.base import Scenario
+from unrecall.scenarios.choice import shuffled
 from unrecall.scenarios.emoji import Emoji, SmallClip
 from unrecall.spec.parameters import Count, Share
 from unrecall.training.randomness import seeded
-from unrecall.training.session import Session
 
 Place = Literal["corner", "middle"]
 
@@ -65,23 +65,24 @@ class ClipBackdoor(SmallClip):
             )
         planted = self._poisoned(others[:poisoned], target)
         rest = shuffled([*others[poisoned:], *target], self.seed)
-        label = target[0]["label"]
-        return Backdoored(
+        label, overlooked = target[0]["label"], planted[suspected:]
+        request = Request(
+            forget=[*planted[:suspected], *rest[:mistaken]],
+            retain=rest[mistaken:],
+            holdout=self._poisoned([pair for pair in test if pair["label"] != label], target),
+            test=test,
+            kind="backdoor",
+        )
+        return Scenario(
             name="clip-backdoor",
             summary=f"{clean.summary.split(';')[0]}; {poisoned} of {total:,} training pictures carry a patch that "
             f"means {self.target}",
             task=clean.task,
-            request=Request(
-                forget=[*planted[:suspected], *rest[:mistaken]],
-                retain=rest[mistaken:],
-                holdout=self._poisoned([pair for pair in test if pair["label"] != label], target),
-                test=test,
-                kind="backdoor",
-            ),
+            request=request,
             build=clean.build,
             recipe=clean.recipe,
             references=self.references,
-            overlooked=tuple(planted[suspected:]),
+            original_data=Joined((request.forget, request.retain, overlooked)) if overlooked else None,
         )
 
     def _clean(self) -> Scenario:
@@ -100,20 +101,6 @@ class ClipBackdoor(SmallClip):
             {**target[i % len(target)], "image": triggered(pair["image"], self.trigger, self.place)}
             for i, pair in enumerate(pairs)
         ]
-
-
-@dataclass(frozen=True)
-class Backdoored(Scenario):
-    """A case whose original was also trained on what the defender overlooked."""
-
-    overlooked: tuple[Any, ...] = ()
-
-    def train_original(self, seed: int, session: Session) -> Trained:
-        """The model before unlearning."""
-        if self.original is not None or self.recipe is None or not self.overlooked:
-            return super().train_original(seed, session)
-        everything = Joined((self.request.forget, self.request.retain, self.overlooked))
-        return self._trained(f"original-{digest(self.overlooked)[:8]}", everything, self.recipe, seed, session)
 
 
 def triggered(image: Tensor, width: int, place: Place) -> Tensor:

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from unrecall.data.examples import Selection
-from unrecall.scenarios.base import Builder, Scenario, choose, shuffled
+from unrecall.scenarios.base import Builder, Scenario
+from unrecall.scenarios.choice import choose, shuffled
 from unrecall.scenarios.networks import small_cnn
 from unrecall.spec.parameters import Count, Index, Share
 from unrecall.tasks import Grouped

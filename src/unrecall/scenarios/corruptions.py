@@ -7,7 +7,7 @@ from torch import Tensor
 
 from unrecall.data.examples import Examples
 from unrecall.errors import BadInput
-from unrecall.scenarios.base import DIGITS
+from unrecall.scenarios.choice import LONGEST_NUMBER
 from unrecall.training.randomness import seeded
 
 Kind: TypeAlias = Literal["noise", "blur", "contrast"]
@@ -69,7 +69,9 @@ def corrupted(pictures: Examples, line: str) -> Examples:
     if not line:
         return pictures
     kind, _, severity = line.partition(":")
-    right = kind in get_args(Kind) and severity.isdecimal() and len(severity) <= DIGITS and 1 <= int(severity) <= 5
+    right = (
+        kind in get_args(Kind) and severity.isdecimal() and len(severity) <= LONGEST_NUMBER and 1 <= int(severity) <= 5
+    )
     if not right:
         kinds = ", ".join(get_args(Kind))
         raise BadInput(f"corruption: expected KIND:SEVERITY with KIND of {kinds} and SEVERITY 1 to 5, got '{line}'.")

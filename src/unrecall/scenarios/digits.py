@@ -6,7 +6,8 @@ import torch
 
 from unrecall.data.examples import Selection
 from unrecall.data.request import Request
-from unrecall.scenarios.base import Builder, Chosen, Scenario, choose, share_of, shuffled
+from unrecall.scenarios.base import Builder, Scenario
+from unrecall.scenarios.choice import Choice, choose, share_of, shuffled
 from unrecall.scenarios.networks import small_cnn
 from unrecall.spec.parameters import Count, Index
 from unrecall.tasks import Classification
@@ -45,7 +46,7 @@ class Digits(Builder):
         labels = [wrong.get(i, y) for i, y in enumerate(labels)]
         data = [(pictures[i], labels[i]) for i in range(len(labels))]
         if wrong:
-            chosen = Chosen([i for i, place in enumerate(trained) if place in wrong], set(range(10)), ())
+            chosen = Choice([i for i, place in enumerate(trained) if place in wrong], set(range(10)), ())
             alike = [i for i in unseen if i in wrong]
         else:
             chosen = choose(self.forget, [labels[i] for i in trained], self.seed, 10)

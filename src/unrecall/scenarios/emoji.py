@@ -10,7 +10,8 @@ from unrecall.data.examples import Examples
 from unrecall.data.request import Request
 from unrecall.disk.files import parse_json
 from unrecall.errors import BadInput, nearest
-from unrecall.scenarios.base import Builder, Scenario, adamw, shuffled
+from unrecall.scenarios.base import Builder, Scenario, adamw
+from unrecall.scenarios.choice import shuffled
 from unrecall.scenarios.image_text import Towers, caption_tokenizer, small_clip
 from unrecall.spec.parameters import Count, Index, Positive
 from unrecall.tasks import Contrastive

@@ -10,14 +10,14 @@ from torch import nn
 
 from unrecall.errors import BadInput
 from unrecall.models.recommenders import GRU4Rec, LightGCN, MatrixFactorisation, SASRec
-from unrecall.scenarios.base import Builder, Scenario, shuffled
+from unrecall.scenarios.base import Builder, Scenario
+from unrecall.scenarios.choice import shuffled
 from unrecall.scenarios.ratings import RatingLog, of_genre, of_users, read_log
 from unrecall.scenarios.recommenders import (
     DeletionRule,
     Draw,
     Interaction,
     Parts,
-    Recommender,
     examples,
     pairs,
     parts_of,
@@ -89,7 +89,7 @@ class MovieLens(Builder):
         parts = parts_of(log.interactions, rule, Draw(self.seed, self.checkpoints, self.checkpoint))
         longest = self.longest if self.model in SESSIONS else 0
         recipe = RECIPES[self.model]
-        return Recommender(
+        return Scenario(
             name="movielens",
             summary=self._summary(log, parts),
             task=Recommendation(len(log.titles), longest, sensitive, log.titles),
@@ -97,7 +97,7 @@ class MovieLens(Builder):
             build=lambda _, __: self._untrained(log, parts),
             recipe=replace(recipe, epochs=self.epochs or recipe.epochs),
             references=self.references,
-            trained=tuple(examples(parts.before, parts.before, longest)),
+            original_data=examples(parts.before, parts.before, longest),
         )
 
     def _summary(self, log: RatingLog, parts: Parts) -> str:

@@ -76,7 +76,7 @@ class Pairs(OwnFiles):
             request=request,
             original=loaded.model,
             build=(lambda _, __: load_clip(self.base).model) if self.base else None,
-            rerecipe=adamw(self.lr, self.epochs, self.batch, 0.1),
+            retraining_recipe=adamw(self.lr, self.epochs, self.batch, 0.1),
             references=self.references,
             precision=loaded.precision,
         )

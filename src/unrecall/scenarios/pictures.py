@@ -99,7 +99,7 @@ class Pictures(OwnFiles):
             request=request,
             original=model,
             build=(lambda _, __: load_classifier(self.base, like=model)) if self.base else None,
-            rerecipe=adamw(self.lr, self.epochs, self.batch, 0.01),
+            retraining_recipe=adamw(self.lr, self.epochs, self.batch, 0.01),
             references=self.references,
             precision=precision_of(files_of(local_folder(self.model, "a Transformers image classifier"))),
         )

@@ -3,18 +3,16 @@
 from bisect import bisect
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from unrecall.data.examples import digest
 from unrecall.data.request import Request
 from unrecall.errors import BadInput
-from unrecall.scenarios.base import Scenario, Trained, shuffled
-from unrecall.training.session import Session
+from unrecall.scenarios.choice import shuffled
 
 
 class Interaction(NamedTuple):
@@ -158,29 +156,3 @@ def examples(chosen: Iterable[Interaction], context: Sequence[Interaction], long
 def pairs(interactions: Sequence[Interaction]) -> Tensor:
     """Users and items `[2, n]`, as a graph has them."""
     return torch.tensor([(i.user, i.item) for i in interactions], dtype=torch.long).view(-1, 2).T.contiguous()
-
-
-@dataclass(frozen=True)
-class Recommender(Scenario):
-    """A case of interactions: the original knew the histories as they were, and no retrained model's graph has forget.
-
-    `trained`: what the original is trained on, in which forget still stands in histories.
-    """
-
-    trained: tuple[Any, ...] = ()
-
-    def train_original(self, seed: int, session: Session) -> Trained:
-        """The model before unlearning."""
-        if self.original is not None or self.recipe is None or not self.trained:
-            return super().train_original(seed, session)
-        return self._trained(f"original-{digest(self.trained)[:8]}", self.trained, self.recipe, seed, session)
-
-    def train_retrained(self, index: int, session: Session) -> Trained:
-        """The `index`-th model trained without forget, which its graph doesn't hold either."""
-        if self.build is None:
-            return super().train_retrained(index, session)
-
-        def build(seed: int, session: Session) -> nn.Module:
-            return self.task.without_data_of(self.built(seed, session), self.request.forget)
-
-        return super(Recommender, replace(self, build=build)).train_retrained(index, session)

@@ -9,7 +9,9 @@ from unrecall.data.examples import digest
 from unrecall.data.request import Request
 from unrecall.disk.files import read_json
 from unrecall.errors import BadInput
-from unrecall.scenarios.base import Scenario, TrainingSetup, adamw, first, shuffled, trained_once
+from unrecall.scenarios.base import Scenario, adamw
+from unrecall.scenarios.choice import shuffled
+from unrecall.scenarios.model_cache import TrainingSetup, first, trained_once
 from unrecall.scenarios.teaching import Learner, TaughtTexts
 from unrecall.spec.parameters import Count, Index, Positive
 from unrecall.tasks import CausalLM

@@ -10,7 +10,8 @@ from torch import Tensor
 from unrecall.data.examples import Examples, Selection
 from unrecall.data.request import Request
 from unrecall.errors import BadInput
-from unrecall.scenarios.base import Builder, Scenario, shuffled
+from unrecall.scenarios.base import Builder, Scenario
+from unrecall.scenarios.choice import shuffled
 from unrecall.scenarios.cifar_data import CLASSES, read_cifar10
 from unrecall.scenarios.networks import resnet20, small_cnn
 from unrecall.spec.parameters import Count, Index, Share

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unrecall.data.examples import Selection
-from unrecall.scenarios.base import Builder, Scenario, choose, shuffled
+from unrecall.scenarios.base import Builder, Scenario
+from unrecall.scenarios.choice import choose, shuffled
 from unrecall.scenarios.cifar_data import CLASSES, Architecture, Pretrained, per_class, read_cifar10, recipe
 from unrecall.scenarios.corruptions import corrupted
 from unrecall.scenarios.reported import SMALL_CIFAR5
@@ -17,11 +18,11 @@ class SmallCifar5(Builder):
     """200 train and 200 test pictures of each of CIFAR-10's first 5 classes; a network pretrained on CIFAR-10.
 
     `data`: folder of CIFAR-10. `weights`: a pretrained checkpoint; without one the network is pretrained here for
-    `pretrain` epochs. `arch`: resnet18 is the paper's. `epochs`, `reepochs`: of original and retrained (SGD 0.01,
-    momentum 0.9, weight decay 2e-4, cosine). `forget`: half:C, class:C or a file of indices into the 1,000 training
-    pictures. `corruption`: of the test set, as in blur:3: noise, blur or contrast of severity 1 to 5. As in the
-    paper, the pretraining has seen the forget pictures. The holdout is made of further test pictures of the forgotten
-    classes.
+    `pretrain` epochs. `arch`: resnet18 is the paper's. `epochs`, `retraining_epochs`: of original and retrained (SGD
+    0.01, momentum 0.9, weight decay 2e-4, cosine). `forget`: half:C, class:C or a file of indices into the 1,000
+    training pictures. `corruption`: of the test set, as in blur:3: noise, blur or contrast of severity 1 to 5. As in
+    the paper, the pretraining has seen the forget pictures. The holdout is made of further test pictures of the
+    forgotten classes.
 
     Reference: Hsu et al., NeurIPS 2025, arXiv 2601.22359, appendix B.
     """
@@ -32,7 +33,7 @@ class SmallCifar5(Builder):
     forget: str = "half:0"
     pretrain: Count = 200
     epochs: Count = 25
-    reepochs: Count = 100
+    retraining_epochs: Count = 100
     corruption: str = ""
     references: Index = 3
     seed: Index = 131
@@ -58,7 +59,9 @@ class SmallCifar5(Builder):
             ),
             build=Pretrained(cifar, self.arch, self.weights, self.pretrain, classes=5),
             recipe=recipe(self.arch, lr=0.01, weight_decay=2e-4, epochs=self.epochs, schedule="cosine"),
-            rerecipe=recipe(self.arch, lr=0.01, weight_decay=2e-4, epochs=self.reepochs, schedule="cosine"),
+            retraining_recipe=recipe(
+                self.arch, lr=0.01, weight_decay=2e-4, epochs=self.retraining_epochs, schedule="cosine"
+            ),
             references=self.references,
             reported=SMALL_CIFAR5 if self.forget == "half:0" else {},
         )

@@ -86,7 +86,7 @@ class Texts(OwnFiles):
             request=request,
             original=loaded.model,
             build=(lambda _, __: load(self.base, self.precision).model) if self.base else None,
-            rerecipe=adamw(self.lr, self.epochs, 32, 0.01),
+            retraining_recipe=adamw(self.lr, self.epochs, 32, 0.01),
             references=self.references,
             precision=loaded.precision,
             note=self._shared_key(),

@@ -9,7 +9,8 @@ from pydantic import Field
 from unrecall.data.examples import Absent
 from unrecall.data.request import Request
 from unrecall.errors import BadInput
-from unrecall.scenarios.base import Builder, Scenario, adamw, shuffled
+from unrecall.scenarios.base import Builder, Scenario, adamw
+from unrecall.scenarios.choice import shuffled
 from unrecall.scenarios.language import Loaded
 from unrecall.scenarios.llama2c import load
 from unrecall.spec.parameters import Count, Index, Positive

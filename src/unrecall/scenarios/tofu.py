@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from unrecall.data.request import Request
-from unrecall.scenarios.base import Scenario, shuffled
+from unrecall.scenarios.base import Scenario
+from unrecall.scenarios.choice import shuffled
 from unrecall.scenarios.teaching import TaughtTexts
 from unrecall.spec.parameters import Index, Positive
 from unrecall.tasks import CausalLM

@@ -13,7 +13,7 @@ from unrecall.data.examples import Joined, Selection, digest, iterate
 from unrecall.data.request import SPLITS, Request, Split
 from unrecall.errors import BadInput, MissingReference
 from unrecall.record.possible import Sizes
-from unrecall.scenarios.base import choose, read_indices
+from unrecall.scenarios.choice import choose, read_indices
 from unrecall.spec.lines import parse
 from unrecall.tasks import Classification
 from unrecall.tasks.base import check_inputs

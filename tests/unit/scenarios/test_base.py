@@ -14,8 +14,9 @@ from unrecall.data.request import Request
 from unrecall.disk.weights import digest_of
 from unrecall.errors import BadInput
 from unrecall.scenarios import cifar_data
-from unrecall.scenarios.base import Scenario, TrainingSetup, first, trained_once
+from unrecall.scenarios.base import Scenario
 from unrecall.scenarios.cifar_data import Cifar, Pictures, Pretrained
+from unrecall.scenarios.model_cache import TrainingSetup, first, trained_once
 from unrecall.scenarios.networks import Normalize
 from unrecall.scenarios.restor import _Clean
 from unrecall.scenarios.teaching import Learner

@@ -16,18 +16,18 @@ from unrecall.errors import BadInput
 from unrecall.evidence.setting import Models, Setting
 from unrecall.metrics import contamination, retrieval
 from unrecall.scenarios.base import Scenario
-from unrecall.scenarios.clip_backdoor import Backdoored, ClipBackdoor, triggered
+from unrecall.scenarios.clip_backdoor import ClipBackdoor, triggered
 from unrecall.scenarios.emoji import ARCHIVE, Emoji
 
 FOOD = 1
 """The target's label in the archive: 12 of its 33 training pairs."""
 
 
-def case(folder: Path, **changed: Any) -> Backdoored:
+def case(folder: Path, **changed: Any) -> Scenario:
     made = ClipBackdoor(
         str(archive(folder)), **{**SMALL, "share": 0.3, "trigger": 3, "references": 1, **changed}
     ).make()
-    assert isinstance(made, Backdoored)
+    assert isinstance(made, Scenario)
     return made
 
 
@@ -95,20 +95,24 @@ def test_what_is_overlooked_is_in_no_set_but_was_trained_on(tmp_path: Path, monk
     """Half of 10 suspected: the original learns all 33 pairs, a retrained model the 23 clean ones."""
     monkeypatch.setenv("UNRECALL_CACHE", str(tmp_path / "cache"))
     made = case(tmp_path, known=0.5)
-    assert (len(made.request.forget), len(made.request.retain), len(made.overlooked)) == (5, 23, 5)
+    assert made.original_data is not None
+    overlooked = list(iterate(made.original_data))[28:]
+    assert (len(made.request.forget), len(made.request.retain), len(overlooked)) == (5, 23, 5)
     every = set[str]().union(*(digests(made.request[split]) for split in ("forget", "retain", "holdout", "test")))
-    assert not digests(made.overlooked) & every
+    assert not digests(overlooked) & every
     whole = digests(case(tmp_path).request.forget)
-    assert digests(made.request.forget) | digests(made.overlooked) == whole
+    assert digests(made.request.forget) | digests(overlooked) == whole
 
     seen: dict[str, set[str]] = {}
 
     def noted(model: nn.Module, task: Any, phase: Any, generator: Any, session: Any) -> None:
         seen[session.name.split("-", maxsplit=1)[0]] = digests(phase.streams["train"])
 
-    monkeypatch.setattr("unrecall.scenarios.base.fit", noted)
+    monkeypatch.setattr("unrecall.scenarios.model_cache.fit", noted)
     first = made.train_original(0, CPU)
     made.train_retrained(0, CPU)
+    left = made.models_to_train((0,), CPU)
+    assert left == {"original": 0, "retrained": made.references - 1}, "what the cache holds isn't trained again"
     assert seen == {"original": whole | digests(made.request.retain), "retrained": digests(made.request.retain)}
     assert len(list((tmp_path / "cache").glob("*original*.safetensors"))) == 1
     case(tmp_path, known=0.4).train_original(0, CPU)

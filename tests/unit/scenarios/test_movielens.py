@@ -142,20 +142,20 @@ def test_requests_come_one_after_another(tmp_path: Path, model: str) -> None:
     assert not {u for u, _ in first} & {u for u, _ in second}
     assert second <= {(e["user"], e["item"]) for e in of(steps[0], "retain")}
     later = [e for part in steps[1].request.sets.values() for e in iterate(part)]
-    trained = list(steps[1].trained)  # type: ignore[attr-defined]
+    trained = list(iterate(steps[1].original_data or ()))
     assert not first & {(e["user"], e["item"]) for e in (*later, *trained)}
     if model == "sasrec":
         assert not first & {(e["user"], item) for e in (*later, *trained) for item in e["history"]}
         retained = of(steps[0], "retain")
         assert not first & {(e["user"], item) for e in retained for item in e["history"]}
-        knew = list(steps[0].trained)  # type: ignore[attr-defined]
+        knew = list(iterate(steps[0].original_data or ()))
         assert first & {(e["user"], item) for e in knew for item in e["history"]}, "the original knew them"
 
 
 def test_graphs_hold_what_may_be_trained_on(tmp_path: Path) -> None:
     pytest.importorskip("torch_geometric")
     steps = [made(tmp_path, model="lightgcn", checkpoints=2, checkpoint=checkpoint) for checkpoint in (1, 2)]
-    first, second = (step.built(0, CPU) for step in steps)
+    first, second = (step.untrained_model(0, CPU) for step in steps)
     assert first.edges.shape == second.edges.shape  # type: ignore[union-attr]
     gone = {(e["user"], e["item"]) for e in of(steps[0], "forget")}
 
