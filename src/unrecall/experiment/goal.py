@@ -15,7 +15,7 @@ from unrecall.data.signals import Signals
 from unrecall.errors import BadInput
 from unrecall.models.observe import observe, one_size
 from unrecall.tasks.base import Task
-from unrecall.tasks.protocols import Textual, classed, offers
+from unrecall.tasks.protocols import Recommending, Textual, classed, offers
 from unrecall.training.job import Job
 
 FORGOTTEN = 0.05
@@ -32,6 +32,14 @@ KNOWN_SHARE, SIGNIFICANCE = 0.5, 0.05
 def right(task: Task, signals: Signals) -> np.ndarray:
     """What a model gets right, by example `[n]`: of a text the whole answer or nothing, as it would be written."""
     return (signals.correct > 1 - 1e-6).astype(float) if offers(task, Textual) else signals.correct
+
+
+def use(task: Task, signals: Signals) -> float:
+    """What a model is good for on a set: the mean of what it gets right, over examples.
+
+    Of a recommender, which hardly ever names the one item first, it is the mean log-likelihood of the items, in nats.
+    """
+    return -float(signals.loss.mean()) if offers(task, Recommending) else float(right(task, signals).mean())
 
 
 @dataclass(frozen=True)
@@ -89,7 +97,7 @@ def stopping(job: Job) -> Job:
 
 
 class Change(NamedTuple):
-    """What was lost on a set, as a share of its examples, and whether that is too much."""
+    """What of a model's `use` was lost on a set, and whether that is too much."""
 
     lost: float
     excessive: bool
@@ -97,9 +105,9 @@ class Change(NamedTuple):
 
 @dataclass(frozen=True)
 class Guard:
-    """A set on which an unlearned model must get about as much right as the original, `before`.
+    """A set on which an unlearned model must be of about as much `use` as the original, `before`.
 
-    `most`: the share that may be lost, or one example where that is more; with `both_ways`, gained as well.
+    `most`: what may be lost of it, or one example where that is more; with `both_ways`, gained as well.
     """
 
     task: Task
@@ -114,7 +122,7 @@ class Guard:
 
     def change_of(self, signals: Signals) -> Change:
         """The same, from what the model says on the set."""
-        lost = self.before - float(right(self.task, signals).mean())
+        lost = self.before - use(self.task, signals)
         allowed = max(self.most, 1 / max(1, len(self.examples))) + 1e-9
         return Change(lost, (abs(lost) if self.both_ways else lost) > allowed)
 
@@ -131,15 +139,15 @@ def guards_of(task: Task, original: nn.Module, request: Request, validation: Exa
     """The guards of a request whose test set is retain that unlearning does not see.
 
     `drop`: what may be lost there; on the others at least `NEAR_DROP` and `VALIDATION_CHANGE` may be.
-    Validation is no guard where it shares what must go.
+    Validation is no guard where it shares what must go, as it does where a user of a recommender leaves.
     """
 
     def guard(examples: Examples, most: float, *, both_ways: bool = False) -> Guard:
-        before = float(right(task, observe(original, task, examples)).mean())
-        return Guard(task, examples, before, most, both_ways)
+        return Guard(task, examples, use(task, observe(original, task, examples)), most, both_ways)
 
     near = nearest(task, original, request)
-    own = guard(validation, max(drop, VALIDATION_CHANGE), both_ways=True) if request.kind == "samples" else None
+    shared = request.kind != "samples" or offers(task, Recommending)
+    own = None if shared else guard(validation, max(drop, VALIDATION_CHANGE), both_ways=True)
     return Guards(guard(request.test, drop), guard(near, max(drop, NEAR_DROP)), own)
 
 

@@ -16,7 +16,7 @@ from unrecall.experiment.goal import NEAR_DROP, VALIDATION_CHANGE, Goal, Guards,
 from unrecall.methods.base import Method, Strength, method_of
 from unrecall.record.schema import Trial, Tuning
 from unrecall.tasks.base import check_inputs
-from unrecall.tasks.protocols import Textual, offers
+from unrecall.tasks.protocols import Recommending, Textual, offers
 from unrecall.training.job import Job
 from unrecall.training.randomness import draw_seed, seeded
 
@@ -70,7 +70,9 @@ def tune(
     Of texts, the share of answers that are said whole counts as well. Training stops by itself as soon as the gap is
     closed (`Job.enough`). Damage is looked for on a tenth of retain that is kept from unlearning, where it isn't
     repaired; on the retain examples nearest to forget; and, for samples, on validation, which a retrained model knows
-    as well as the original does. The holdout, the test set and retrained models are never touched.
+    as well as the original does. It is a loss of accuracy; of texts, of whole answers; of recommenders, of the items'
+    likelihood, and not on validation, which may be of users who leave. The holdout, the test set and retrained models
+    are never touched.
 
     Steps by 4 or 1/4 until one trial is too weak and one too strong, then bisects on the logarithm. Raises NotSupported
     for a method without a strength, and for a task without classes where more than samples must go; MissingReference
@@ -127,7 +129,8 @@ def _criterion(goal: Goal, guards: Guards, retain_drop: float) -> str:
     criterion = CRITERION[goal.kind].format(goal.limit)
     if textual and goal.kind == "samples":
         criterion = f"{criterion}, and no more answers said whole"
-    criterion += SPARING.format(retain_drop, "whole answers" if textual else "accuracy", max(retain_drop, NEAR_DROP))
+    measure = "whole answers" if textual else "likelihood" if offers(goal.task, Recommending) else "accuracy"
+    criterion += SPARING.format(retain_drop, measure, max(retain_drop, NEAR_DROP))
     return criterion + (UNCHANGED.format(max(retain_drop, VALIDATION_CHANGE)) if guards.validation else "") + STOPS
 
 

@@ -24,6 +24,7 @@ from unrecall.errors import NotSupported
 from unrecall.evidence.pool import Pool
 from unrecall.evidence.setting import Setting
 from unrecall.harness.memory_left import HIGHEST, LOWEST
+from unrecall.metrics.ranking import recalls
 from unrecall.models.observe import mean_loss, observe
 from unrecall.nn.waiting import ask_for
 from unrecall.record.never_trained import (
@@ -40,7 +41,7 @@ from unrecall.record.never_trained import (
 from unrecall.record.schema import NeverTrained
 from unrecall.tasks.base import Task
 from unrecall.tasks.difficulty import difficulty
-from unrecall.tasks.protocols import Classifying, Textual, offers
+from unrecall.tasks.protocols import Classifying, Recommending, Textual, offers
 from unrecall.training.loop import Fit
 from unrecall.training.randomness import seeded
 from unrecall.training.session import TimeLeft
@@ -271,7 +272,14 @@ def _parameters(fixed: FixedAttack) -> dict[str, object]:
 
 
 def _correct(setting: Setting) -> dict[str, np.ndarray]:
-    """What the unlearned model and the original get right of each split that there is, `[2, examples]`."""
+    """What the unlearned model and the original get right of each split that there is, `[2, examples]`.
+
+    A recommender hardly ever names the one item first: of it, recall at 10 of each user in the test set `[2, users]`.
+    """
+    if offers(setting.task, Recommending):
+        by_role = setting.models.by_role()
+        values = recalls([by_role["unlearned"], by_role["original"]], setting.task, setting.request)
+        return {"test": values} if values.size else {}
     signals = [setting.evidence[role].signals for role in ("unlearned", "original")]
     splits: list[Split] = [split for split in SPLITS if split in COMPARED and len(setting.request[split])]
     return {split: np.stack([by_split[split].correct for by_split in signals]) for split in splits}

@@ -1,6 +1,6 @@
 """What users are recommended: how much of it they want, and how much of it should be gone."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -129,6 +129,18 @@ def figures(values: Tensor, people: Audience, k: int) -> dict[str, Estimate]:
         "sensitive_most": Estimate(value=float(own.max()), n=len(own)) if len(own) else no_user,
         "hit_rate": mean_share((shares[~forgetting & people.common] > 0).astype(float), elsewhere),
     }
+
+
+def recalls(models: Sequence[nn.Module], task: Task, request: Request, k: int = LENGTHS[0]) -> np.ndarray:
+    """Recall at k of each user who has an item in the test set `[models, users]`; no user where k exceeds the items."""
+    people = audience(recommending("ranking", task), request)
+    wanted = people.wanted & ~people.retained
+    counts = wanted.sum(1).numpy()
+    testing = counts > 0 if k <= wanted.shape[1] else np.zeros_like(counts, dtype=bool)
+    if not testing.any():
+        return np.zeros((len(models), 0))
+    hits = (marks(scores(model, task, people.examples), people.retained, wanted, k) for model in models)
+    return np.stack([recall(each[testing], counts[testing]) for each in hits])
 
 
 def measure(setting: Setting) -> Measured:

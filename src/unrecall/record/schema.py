@@ -246,6 +246,7 @@ class Trial(Frozen):
 
     `retain_drop`, `near_drop`, `validation_drop`: shares of examples that the original got right and the unlearned
     model does not: of retain that unlearning didn't see, of retain nearest to forget, of validation (below 0: gained).
+    Of a recommender: nats of mean log-likelihood.
     `kl`: KL(original || unlearned) on the first, in nats, where strengths are tuned against an attack; `gap` is then
     what the attack brings back. `sparing`: whether it damages no more than it may.
     """

@@ -243,24 +243,25 @@ def _damage(record: Record, tested: NeverTrained) -> Reply:
         )
         for d in tested.damage
     )
-    text = f"Change of accuracy since the original, in points: {changes}."
+    measure = "recall at 10" if record.measurement("recall_10") else "accuracy"
+    text = f"Change of {measure} since the original, in points: {changes}."
     damaged = [d.split for d in tested.damage if d.damaged]
     if damaged:
-        return f"Accuracy on {_listed(damaged)}", text
-    word, loss = _small(tested)
+        return f"{_capital(measure)} on {_listed(damaged)}", text
+    word, loss = _small(tested, _capital(measure))
     return word, f"{loss} {text}"
 
 
-def _small(tested: NeverTrained) -> Reply:
+def _small(tested: NeverTrained, measure: str) -> Reply:
     """What was lost where no split is damaged: what chance doesn't explain, and how much more there could be."""
     points = f"{100 * MARGIN:.0f} points"
     unsure = [d.split for d in tested.damage if d.difference.low is None or d.difference.low < -MARGIN]
     fell = [d.split for d in tested.damage if d.difference.high is not None and d.difference.high < 0]
     more = f"A loss of {points} on {_listed(unsure)} can’t be excluded." if unsure else ""
     if small := [split for split in fell if split not in unsure]:
-        more = f"Accuracy on {_listed(small)} fell, by less than {points}. {more}".rstrip()
+        more = f"{measure} on {_listed(small)} fell, by less than {points}. {more}".rstrip()
     if larger := [split for split in fell if split in unsure]:
-        more = f"Accuracy on {_listed(larger)} fell, and not by chance. {more}"
+        more = f"{measure} on {_listed(larger)} fell, and not by chance. {more}"
     if fell:
         return SOME if unsure else f"{SOME}, less than {points}", more
     return (INCONCLUSIVE, more) if unsure else (NOTHING_FOUND, f"A loss of {points} is ruled out.")

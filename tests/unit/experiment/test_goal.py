@@ -1,5 +1,6 @@
 """When a request is forgotten, what is watched meanwhile, and whether a model knows what must go."""
 
+import copy
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -42,6 +43,24 @@ def test_a_text_is_right_as_a_whole_or_not_at_all(text_world: World) -> None:
     halves = replace(signals, correct=np.array([1.0, 0.99, 0.5, 0.0]))
     assert right(w.task, halves).tolist() == [1, 0, 0, 0]
     assert right(Classification(), halves).tolist() == [1.0, 0.99, 0.5, 0.0]
+
+
+def test_a_recommender_is_watched_by_the_likelihood_of_items(tastes_world: World) -> None:
+    """A head at half its size names the same items first; their likelihood falls, and that is what it loses."""
+    w = tastes_world
+    whole = w.request.with_validation()
+    request = tuning_request(whole, whole.validation or (), 0)
+    guards = guards_of(w.task, w.original, request, request.holdout, 0.05)
+    assert guards.validation is None, "held-back items of users who leave are forgotten with theirs"
+    duller = copy.deepcopy(w.original)
+    with torch.no_grad():
+        for p in duller.parameters():
+            p.mul_(0.5)
+    before, after = (observe(model, w.task, request.test) for model in (w.original, duller))
+    change = guards.unseen.change(duller)
+    assert change.lost == pytest.approx(float(after.loss.mean() - before.loss.mean()))
+    assert change.excessive
+    assert not guards.unseen.change(w.original).excessive
 
 
 def test_the_gap_of_texts_counts_whole_answers_too(text_world: World) -> None:

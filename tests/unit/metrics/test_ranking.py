@@ -13,7 +13,7 @@ from unrecall.data.examples import Absent
 from unrecall.data.request import Request
 from unrecall.errors import NotSupported
 from unrecall.evidence.setting import Models, Setting
-from unrecall.metrics.ranking import audience, figures, marks, measure, ndcg, recall, scores
+from unrecall.metrics.ranking import audience, figures, marks, measure, ndcg, recall, recalls, scores
 from unrecall.tasks import Recommendation
 from unrecall.training.randomness import seeded
 
@@ -53,6 +53,14 @@ def test_recall_and_ndcg_by_hand() -> None:
     found = values(Recommendation(4), 3)
     assert found["recall"] == 1
     assert found["ndcg"] == pytest.approx((0.5 + (1 + 0.5) / best + 0.5) / 3)
+
+
+def test_recall_of_each_user_by_hand() -> None:
+    """Of two models, the second of which names what the users keep first; nobody has 5 items to be recommended."""
+    models, task = [Given(), Given(-SCORES)], Recommendation(4)
+    assert recalls(models, task, REQUEST, 2).tolist() == [[0, 0.5, 0], [1, 0.5, 1]]
+    assert recalls(models, task, REQUEST, 5).shape == (2, 0)
+    assert recalls(models, task, replace(REQUEST, test=Absent("none")), 2).shape == (2, 0)
 
 
 def test_sensitive_shares_by_hand() -> None:

@@ -1,5 +1,6 @@
 """What the task of recommendations promises: batches, rows, what is refused, and what methods make of it."""
 
+import copy
 import re
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ from unrecall.data.request import Request
 from unrecall.errors import BadInput, NotSupported
 from unrecall.methods import NPO, SCRUB, SSD, Finetune, NegGradPlus, RandomLabel
 from unrecall.methods.base import Method
+from unrecall.metrics.ranking import recalls
 from unrecall.models.observe import observe
 from unrecall.models.recommenders import GRU4Rec, MatrixFactorisation
+from unrecall.report import answers
 from unrecall.tasks import Ranked, Recommendation
 from unrecall.training.job import Job
 from unrecall.training.loop import Fit
@@ -145,6 +148,25 @@ def test_methods_start_from_a_graph_without_what_must_go() -> None:
     result: Any = Finetune(fit=recipe).unlearn(model, Job(Request(FORGET, RETAIN), Recommendation(4), seeded(0), CPU))
     assert result.edges.tolist() == [[1, -1], [0, -1]]
     assert model.edges.tolist() == [[0, 1], [1, 0]]
+
+
+def test_a_recommender_is_damaged_where_its_users_recall_falls(tastes_world: World) -> None:
+    """Without retrained models: by recall at 10 on test, user by user, for it hardly ever names the one item first."""
+    w = tastes_world
+    ruined: Any = copy.deepcopy(w.original)
+    with torch.no_grad():
+        for p in ruined.parameters():
+            p.neg_()
+    record = ur.audit(original=w.original, unlearned=ruined, request=w.request, task=w.task, attacks="loss")
+    assert record.never_trained is not None
+    (damage,) = record.never_trained.damage
+    after, before = recalls([ruined, w.original], w.task, w.request)
+    assert damage.split == "test"
+    assert damage.difference.n == 12
+    assert damage.difference.value == pytest.approx(float((after - before).mean()))
+    assert damage.damaged == (damage.difference.high is not None and damage.difference.high < 0)
+    page = answers.answers(record)
+    assert "Change of recall at 10 since the original" in str(page)
 
 
 def test_the_example_of_the_page_runs_as_it_stands(tastes_world: World) -> None:
