@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 import unrecall as ur
 from unrecall.data.examples import Examples, Joined, Selection
-from unrecall.disk.cache import code_key
+from unrecall.disk.code_key import code_key
 from unrecall.experiment.run import experiment
 from unrecall.harness.suites import suite
 from unrecall.methods.lora import LoRA

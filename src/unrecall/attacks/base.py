@@ -265,13 +265,12 @@ class RecoveryAttack(ScoredAttack):
         return Scores.of(points)
 
     def disguise(self, original: nn.Module, job: Job) -> nn.Module | None:
-        """A copy of the original that still knows what is to be forgotten, and no longer shows it, for the control.
+        """A copy of the original that hides what it knows of forget, for the positive control: the attack must undo it.
 
-        The attack must bring back what the copy hides. This one hides it in a single part: the rows of the head have
-        moved on, so that each class answers as its neighbour. Where the last block is no such head alone (a language
-        model's has a norm, and may share its weights with the embeddings; dual encoders have none), gradient ascent on
-        forget has changed that block. An attack that can't undo this overrides it with a copy that it can, or gives
-        None where there is none; the original itself is the control then.
+        Here the rows of the head are shifted by one, so that each class answers as its neighbour. Where the last block
+        is more than such a head (a language model's has a norm, and may share its weights with the embeddings; dual
+        encoders have none), gradient ascent on forget changes that block instead. An attack that can't undo this
+        overrides it with a copy that it can, or gives None where there is none; the original is the control then.
         """
         copied = own_copy(original).eval()
         last, head = last_used(copied, job), None
@@ -288,9 +287,9 @@ class RecoveryAttack(ScoredAttack):
         return copied
 
     def contrast(self) -> "tuple[str, RecoveryAttack] | None":
-        """A form of the attack to draw beside it, with the name of its curve: one that brings back less; None for most.
+        """A weaker form of the attack, drawn beside it under the given name; None for most.
 
-        It is made on the unlearned model alone, and decides nothing.
+        It is run on the unlearned model alone, and no verdict rests on it.
         """
         return None
 

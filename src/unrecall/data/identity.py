@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import Subset
 
 from unrecall.data.examples import Examples, Joined, Selection, digest, evenly, iterate
-from unrecall.disk.cache import code_key
+from unrecall.disk.code_key import code_key
 from unrecall.disk.files import content_key
 from unrecall.errors import BadInput
 

@@ -5,7 +5,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from unrecall.disk.cache import path_key
+from unrecall.disk.code_key import path_key
 from unrecall.disk.files import UNFINISHED, content_key, exists, read_json, reserved, sweep, unwritable, write_json
 from unrecall.errors import BadInput
 

@@ -274,7 +274,8 @@ def _of_model(folder: Path) -> dict[str, Tensor]:
 def files_of(folder: Path) -> list[Path]:
     """The files that hold a Transformers folder's weights; BadInput for pickles, GGUF, and parts without an index.
 
-    One that isn't there is for whoever reads it to tell; but where an adapter is, it is told here.
+    A missing model.safetensors is reported by whoever reads it; here only where an adapter, GGUF, a pickle or parts lie
+    in its place.
     """
     index, whole = folder / "model.safetensors.index.json", folder / "model.safetensors"
     if not index.is_file():

@@ -14,7 +14,8 @@ from unrecall.data.enough import SAMPLE
 from unrecall.data.examples import Absent, Examples, Joined, Selection, digest, iterate
 from unrecall.data.request import SAMPLED, SPLITS, Request, Split
 from unrecall.data.signals import Signals, SplitSignals
-from unrecall.disk.cache import ARRAYS, Cache, code_key, shared
+from unrecall.disk.cache import ARRAYS, Cache, shared
+from unrecall.disk.code_key import code_key
 from unrecall.disk.files import content_key
 from unrecall.disk.weights import digest_of, same_weights
 from unrecall.errors import BadInput

@@ -12,7 +12,7 @@ from torch import nn
 from unrecall.attacks.base import RecoveryAttack
 from unrecall.data.examples import Absent
 from unrecall.data.request import Kind
-from unrecall.disk.cache import code_key
+from unrecall.disk.code_key import code_key
 from unrecall.errors import BadInput, NotSupported
 from unrecall.evidence.pool import Draw
 from unrecall.evidence.scores import Scores

@@ -6,7 +6,8 @@ from pathlib import Path
 from unrecall.attacks.base import Attack
 from unrecall.data.examples import digest, iterate
 from unrecall.data.request import Request
-from unrecall.disk.cache import code_key, environment
+from unrecall.disk.cache import environment
+from unrecall.disk.code_key import code_key
 from unrecall.disk.files import content_key, read_json
 from unrecall.errors import BadInput
 from unrecall.experiment.against import Against

@@ -209,7 +209,7 @@ def _pool(tested: NeverTrained, arrays: dict[str, np.ndarray]) -> list[Arms]:
     """For each attack of the fixed suite, both arms' adjusted scores, one a record or person; and their blocks."""
     names = [test.name for test in tested.attacks]
     scores = PoolScores.from_arrays(arrays, names, list(tested.covariates.values())).even()
-    own, block = scores.labels.forget, scores.labels.block
+    own, block = scores.labels.forget, scores.labels.stratum
     blocks = (block[own], block[~own]) if block.any() else None
     means = scores.of_units(scores.adjusted(scores.unlearned))
     return [(row[own], row[~own], blocks) for row in means]

@@ -7,7 +7,8 @@ from torch import nn
 
 from unrecall.data.request import Request
 from unrecall.disk import weights
-from unrecall.disk.cache import Cache, code_key, model_form, shared
+from unrecall.disk.cache import Cache, model_form, shared
+from unrecall.disk.code_key import code_key
 from unrecall.disk.files import content_key, discard
 from unrecall.evidence.setting import Defender, first_answers_digest, model_key
 from unrecall.experiment.against import Against, tune_against

@@ -13,7 +13,8 @@ from unrecall.attacks.deletion import Candidates, DeletionAttack
 from unrecall.data.examples import Joined, Selection
 from unrecall.data.request import TRAINING, Request, Split
 from unrecall.data.signals import Signals
-from unrecall.disk.cache import JSON, code_key
+from unrecall.disk.cache import JSON
+from unrecall.disk.code_key import code_key
 from unrecall.disk.files import content_key
 from unrecall.errors import BadInput
 from unrecall.evidence.setting import Setting

@@ -13,7 +13,8 @@ from unrecall.attacks.base import Attack, AttackKind
 from unrecall.data.enough import SAMPLE
 from unrecall.data.examples import file_of
 from unrecall.data.request import SAMPLED, SPLITS, Request
-from unrecall.disk.cache import Cache, code_key, model_form
+from unrecall.disk.cache import Cache, model_form
+from unrecall.disk.code_key import code_key
 from unrecall.disk.files import content_key
 from unrecall.disk.weights import digest_of
 from unrecall.errors import NOTHING, BadInput, Fields, built_in, check_fields, kind_of, positive_or_none

@@ -10,7 +10,8 @@ from torch import nn
 
 from unrecall.attacks.deletion import DeletionAttack
 from unrecall.data.request import TRAINING, Request, Split
-from unrecall.disk.cache import JSON, Cache, code_key
+from unrecall.disk.cache import JSON, Cache
+from unrecall.disk.code_key import code_key
 from unrecall.errors import Diverged, MissingReference, NotSupported
 from unrecall.evidence.setting import Defender, Setting
 from unrecall.harness.adversary import Adversary, as_hard, check_adversary, predictions

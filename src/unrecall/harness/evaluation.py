@@ -8,7 +8,8 @@ import numpy as np
 
 from unrecall.attacks.base import RecoveryAttack, ScoredAttack
 from unrecall.data.request import Request
-from unrecall.disk.cache import ARRAYS, code_key
+from unrecall.disk.cache import ARRAYS
+from unrecall.disk.code_key import code_key
 from unrecall.errors import MissingReference, NotSupported
 from unrecall.evidence.pool import Arm, ArmIndices, Draw, draw_pool
 from unrecall.evidence.scores import Scores

@@ -18,7 +18,8 @@ from unrecall.attacks.lira import logit
 from unrecall.data.covariates import Covariates
 from unrecall.data.examples import Absent, Joined, Selection, evenly
 from unrecall.data.request import SPLITS, Request, Split
-from unrecall.disk.cache import ARRAYS, code_key
+from unrecall.disk.cache import ARRAYS
+from unrecall.disk.code_key import code_key
 from unrecall.disk.files import content_key
 from unrecall.errors import NotSupported
 from unrecall.evidence.pool import Pool

@@ -11,7 +11,8 @@ from torch import nn
 
 from unrecall.data.examples import Absent, evenly, iterate
 from unrecall.data.request import SPLITS, Request, Split
-from unrecall.disk.cache import JSON, code_key
+from unrecall.disk.cache import JSON
+from unrecall.disk.code_key import code_key
 from unrecall.errors import BadInput
 from unrecall.evidence.evidence import Evidence
 from unrecall.evidence.setting import Setting, Subject

@@ -46,7 +46,7 @@ def placebo(scores: np.ndarray, labels: Labels, seed: int, draws: int = DRAWS) -
         return None
     mark = np.zeros(len(holdout), bool)
     mark[np.random.default_rng(seed).permutation(len(holdout))[: len(holdout) // 2]] = True
-    test = exchange(scores[:, holdout], Labels(mark, labels.block[holdout]), seed, draws)
+    test = exchange(scores[:, holdout], Labels(mark, labels.stratum[holdout]), seed, draws)
     return min(1.0, 2 * min(test.leak, test.strange))
 
 
@@ -68,5 +68,5 @@ def dilution(scores: np.ndarray, labels: Labels, seed: int, level: float = 0.04)
         units = np.concatenate([part, added])
         mark = np.zeros(len(units), bool)
         mark[: stays + replaced] = True
-        caught += exchange(scores[:, units], Labels(mark, labels.block[units]), seed + draw, 499).leak <= level
+        caught += exchange(scores[:, units], Labels(mark, labels.stratum[units]), seed + draw, 499).leak <= level
     return caught / MIXTURES

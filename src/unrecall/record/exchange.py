@@ -1,4 +1,4 @@
-"""Whether forget can be told from holdout: an exact test, whatever model made the scores.
+"""Whether forget can be told from holdout: an exact permutation test, whatever model made the scores.
 
 A model that was trained on neither can't know which examples are forget and which are holdout: any labelling of the
 pool is as likely as the true one. So labels are drawn anew, and a statistic that few labellings reach is evidence that
@@ -42,19 +42,19 @@ class Exchange:
 
 @dataclass(frozen=True)
 class Labels:
-    """Which units of the pool are forget, and the blocks within which labels may change places.
+    """Which units of the pool are forget, and the strata within which labels are permuted.
 
-    A unit is an example, or all examples of one person. `forget` [units] bool; `block` [units]: the number of each
-    one's block, which is a half of the pool or a planted pair.
+    A unit is an example, or all examples of one person; a stratum is a half of the pool, or a planted pair. `forget`
+    [units] bool; `stratum` [units]: the number of each one's stratum.
     """
 
     forget: np.ndarray
-    block: np.ndarray
+    stratum: np.ndarray
 
     @cached_property
     def parts(self) -> list[np.ndarray]:
-        """The positions of each block's units."""
-        return [np.flatnonzero(self.block == block) for block in np.unique(self.block)]
+        """The positions of each stratum's units."""
+        return [np.flatnonzero(self.stratum == number) for number in np.unique(self.stratum)]
 
     @cached_property
     def sizes(self) -> list[tuple[int, int]]:

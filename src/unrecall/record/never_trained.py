@@ -139,7 +139,9 @@ class PoolScores:
         )
 
     def even(self) -> "PoolScores":
-        """The same with as many records of each person: those of one with more would be surer, and one better.
+        """The same scores with equally many records of each person.
+
+        A mean over more records varies less, so such a person would be first or last more often by chance.
 
         Each has as many as the forgotten person with fewest, or as the nineteenth of the others where that is less;
         the first in the pool's order, which is random. Others with fewer are left out.
@@ -177,9 +179,9 @@ class PoolScores:
 
     @cached_property
     def decisive(self) -> int | None:
-        """The attack whose means alone judge one person among few: the longest fine-tuning on retain.
+        """The one attack that judges a single person among few others: the longest fine-tuning on retain.
 
-        What a method hides shows there, and what it left as it was does too. None: all statistics count.
+        It shows what a method hid, and also what it left untouched. None: all statistics count.
         """
         if self.labels.forget.sum() != 1 or not self.grouped or len(self.first) > MANY:
             return None
@@ -390,7 +392,11 @@ def levels(smallest: float) -> tuple[float, float]:
 
 
 def possible_levels(leak: float | None, strange: float | None) -> set[tuple[float, float]]:
-    """The levels of both sides that there can be where these p were found: none is below the smallest that can be."""
+    """All pairs of levels that fit these two p.
+
+    The levels follow from the smallest p that the labellings allow. A record doesn't hold it, but it is no larger than
+    either p.
+    """
     least_p = min(1.0 if p is None else p for p in (leak, strange))
     least = (0.0, STRANGE, LEAKS, ALPHA)  # the smallest p lies above one of them, and at the next at most
     return {levels(smallest) for below, smallest in zip(least, (*least[1:], 1.0), strict=True) if below < least_p}

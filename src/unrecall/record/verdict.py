@@ -96,10 +96,10 @@ class Labelled(NamedTuple):
 
 
 def _rows_with_failed_control(measurements: Sequence[Measurement], reports: Sequence[AttackReport]) -> set[str]:
-    """The names of the rows that belong to attacks which did not see what was known to be there.
+    """The names of the rows whose attack failed its positive control: it did not see what was known to be there.
 
-    Not of privacy: such a row looks at models as they are, and that it finds the original, which is the control of its
-    attack, is what it is like retrained by.
+    Rows of privacy are left out: their control is the original, and `_unsure` already asks of each row whether it tells
+    the original from retrained models.
     """
     held = {report.name: report.positive_holds for report in reports}
     makers = {
@@ -311,26 +311,27 @@ def _whole(judged: Sequence[Labelled], alpha: float, references: int, rule: str)
 
 
 def _blocking(judged: Sequence[Labelled], rule: str) -> list[Labelled]:
-    """The inconclusive rows that keep an audit without failures from being like retrained.
+    """The inconclusive rows because of which an audit without failures is not like retrained.
 
-    Those of use; those of a group of rows of which none is like retrained, though there is something to see on one;
-    those on which half or more of what only the original shows is shown; and all, where no row on which the forgotten
-    could show is like retrained.
+    All of them, where no row of forgetting is like retrained. Else rows of use; and, of the rows on which the original
+    shows something, those whose group has no row that is like retrained, and those on which the unlearned model shows
+    half or more of what only the original shows.
     """
     unsure = [part for part in judged if part.why]
     like = {part.row.group for part in judged if not part.why and part.row.leak is not None}
     if not like and any(part.row.leak is not None for part in judged):
         return unsure
-    shows = {
-        part.row.name
-        for part in unsure
-        if rule != WITHOUT_CONTROLS and excess(part.row, part.row.unlearned) >= SHARE * gap(part.row)
-    }
-    return [
-        part
-        for part in unsure
-        if part.row.leak is None or (part.why != NOTHING and (part.row.group not in like or part.row.name in shows))
-    ]
+
+    def blocks(part: Labelled) -> bool:
+        row = part.row
+        if row.leak is None:
+            return True
+        if part.why == NOTHING:
+            return False
+        shows_half = rule != WITHOUT_CONTROLS and excess(row, row.unlearned) >= SHARE * gap(row)
+        return row.group not in like or shows_half
+
+    return [part for part in unsure if blocks(part)]
 
 
 def _reasons(judged: Sequence[Labelled]) -> str:

@@ -9,7 +9,8 @@ from torch import nn
 
 from unrecall.data.examples import Examples, Selection, iterate, move
 from unrecall.disk import weights
-from unrecall.disk.cache import Cache, Form, code_key, shared
+from unrecall.disk.cache import Cache, Form, shared
+from unrecall.disk.code_key import code_key
 from unrecall.disk.files import content_key
 from unrecall.evidence.setting import answers_digest, inputs_digest, model_key
 from unrecall.models.observe import device_of

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from unrecall.data.examples import digest
-from unrecall.disk.cache import code_key
+from unrecall.disk.code_key import code_key
 from unrecall.disk.files import content_key
-from unrecall.disk.loose import closed_over
+from unrecall.disk.notebook_code import closed_over
 from unrecall.errors import BadInput
 
 PLAIN = (str, bytes, int, float, bool, type(None))

@@ -14,7 +14,8 @@ from unrecall.data.examples import Batch, Examples, batch_size, in_parts, move
 from unrecall.data.identity import key_of
 from unrecall.data.loading import BatchIndices, batches_of
 from unrecall.data.signals import Average, Rows
-from unrecall.disk.cache import code_key, environment
+from unrecall.disk.cache import environment
+from unrecall.disk.code_key import code_key
 from unrecall.disk.files import content_key
 from unrecall.disk.weights import digest_of
 from unrecall.errors import FREEZE_BATCHNORM, ONE_EXAMPLE, BadInput, Diverged, NotSupported

@@ -16,8 +16,8 @@ import pytest
 import torch
 
 from unrecall.disk import numbers
-from unrecall.disk.cache import code_key
-from unrecall.disk.loose import _say, is_loose
+from unrecall.disk.code_key import code_key
+from unrecall.disk.notebook_code import _say, is_loose
 from unrecall.disk.numbers import numbers_in
 
 HEAD = """
@@ -155,7 +155,7 @@ def run(code: str, **variables: str) -> str:
 def test_code_from_standard_input_stands_in_no_file() -> None:
     """Although Python calls it the file <stdin>."""
     program = (
-        "from unrecall.disk.cache import code_key\nFACTOR = {n}\ndef helper(p): return p * FACTOR\n"
+        "from unrecall.disk.code_key import code_key\nFACTOR = {n}\ndef helper(p): return p * FACTOR\n"
         "class Mine:\n    def run(self, p): return helper(p)\nprint(code_key(Mine))"
     )
     one, again, two = (run(program.replace("{n}", n)) for n in "112")
@@ -199,7 +199,7 @@ def test_what_a_file_runs_by_exec_stands_in_none_but_what_is_generated_there_doe
 def test_a_set_of_texts_has_one_key_in_all_processes() -> None:
     program = """
 from dataclasses import dataclass, field
-from unrecall.disk.cache import code_key
+from unrecall.disk.code_key import code_key
 WORDS = set("abcdefgh")
 class Kind(frozenset): pass
 @dataclass

@@ -31,10 +31,10 @@ class Imported(NamedTuple):
 
 
 def is_loose(part: Any) -> bool:
-    """Whether a class or function was written where no file is: in a notebook, at a prompt, by `exec`, or piped in.
+    """Whether a class or function stands in no file: it was written in a notebook, at a prompt, by `exec`, or piped in.
 
-    That is so unless the `__file__` of its module is there and, of a function, is the file of its code too, which a
-    debugger's copy of a cell isn't. What is installed, and what is generated in a class of a file, is never loose.
+    It stands in a file if the `__file__` of its module exists and, for a function, is also the file of its code (a
+    debugger's copy of a cell has another). Installed code, and methods generated in a class of a file, are never loose.
     """
     if isinstance(part, type):
         name = part.__module__
