@@ -32,6 +32,11 @@ NO_MEMORY = re.compile(
 )
 
 
+def one_line(error: BaseException, most: int = 300) -> str:
+    """What an error says, in one line of at most `most` characters; its kind where it says nothing."""
+    return (" ".join(str(error).split()) or type(error).__name__)[:most]
+
+
 class UnrecallError(Exception):
     """Root of all errors that unrecall raises on purpose; the command line prints it as one line and exits with 2."""
 

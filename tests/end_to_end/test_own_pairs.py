@@ -314,7 +314,7 @@ OTHER: list[tuple[str, str, str, Callable[[], Any]]] = [
     ("no folder", OWN.replace("=model", "=gone"), "gone: expected a folder with a Transformers CLIP", lambda: None),
     ("no CLIP", OWN.replace("=model", "=data"), "data: expected a Transformers CLIP and its tokenizer", lambda: None),
     ("no slot", f"{OWN},prompt=a photo", r"prompt to have one slot \{\} for the class, got 'a photo'", lambda: None),
-    ("two widths", OWN, "model: expected a Transformers CLIP and its tokenizer, got: ", lambda: narrow(Path("model"))),
+    ("two widths", OWN, "model: expected a CLIP whose checkpoint holds every weight, got none that fits ", lambda: narrow(Path("model"))),
     ("no base", f"{OWN},base=gone", "gone: expected a folder with a Transformers CLIP", lambda: None),
     ("an unknown label", f"{OWN},test=data/odd.jsonl",
      r"odd\.jsonl:1: expected label to be a known class, got 'gren'\. Did you mean 'green'\?",

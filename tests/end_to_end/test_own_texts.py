@@ -26,7 +26,7 @@ from unrecall.disk import weights
 from unrecall.errors import BadInput
 from unrecall.experiment.checkpoints import checkpoint_key
 from unrecall.record.schema import load as load_record
-from unrecall.scenarios import language
+from unrecall.scenarios import hub, language
 from unrecall.scenarios.texts import Texts
 from unrecall.tasks import CausalLM
 
@@ -552,7 +552,7 @@ def test_a_hub_that_never_answers_is_waited_for_twice(monkeypatch: pytest.Monkey
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
-        monkeypatch.setattr(language, "PATIENCE", 0.2)
+        monkeypatch.setattr(hub, "PATIENCE", 0.2)
         start = time.monotonic()
         with pytest.raises(BadInput, match=r"from the hub: timed out\. Give the path of a local folder"):
             language.load("who/what")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from unrecall.disk.files import parse_json, read_json
-from unrecall.errors import BadInput, MissingDependency
+from unrecall.errors import BadInput, MissingDependency, one_line
 
 Located: TypeAlias = tuple[str, Mapping[str, Any]]
 """A record and its place: FILE:LINE, or FILE[INDEX], counted from 0, where records have no lines."""
@@ -245,5 +245,4 @@ def _opened(expected: str, opening: Callable[[], Any]) -> Any:
     try:
         return opening()
     except Exception as error:  # the errors of pyarrow and datasets share no base
-        line = " ".join(str(error).split()) or type(error).__name__
-        raise BadInput(f"{expected}, got: {line[:300].rstrip('.')}. Copy it again.") from error
+        raise BadInput(f"{expected}, got: {one_line(error).rstrip('.')}. Copy it again.") from error

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from unrecall.disk.files import read_json, unwritable, writing
-from unrecall.errors import BadInput, MissingDependency
+from unrecall.errors import BadInput, MissingDependency, one_line
 
 HALF = (torch.float16, torch.bfloat16)
 """Number formats whose values are all among float32's."""
@@ -259,8 +259,7 @@ def _of_model(folder: Path) -> dict[str, Tensor]:
             folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, output_loading_info=True
         )
     except Exception as error:  # whatever a library makes of files that are damaged
-        line = " ".join(str(error).split())[:300] or type(error).__name__
-        raise BadInput(f"{folder}: expected a Transformers model in safetensors, got: {line}") from error
+        raise BadInput(f"{folder}: expected a Transformers model in safetensors, got: {one_line(error)}") from error
     finally:
         library.utils.logging.set_verbosity(level)
         if shown:

@@ -16,7 +16,7 @@ from torch import nn
 from unrecall.data.examples import Examples
 from unrecall.disk.files import discard, writing_folder
 from unrecall.disk.weights import digest_of
-from unrecall.errors import BadInput, MissingDependency, NotSupported, nearest
+from unrecall.errors import BadInput, MissingDependency, NotSupported, nearest, one_line
 from unrecall.models.observe import in_order
 from unrecall.nn.hooks import is_linear, routers, stacked_experts
 from unrecall.tasks.base import Task
@@ -166,10 +166,9 @@ class LowRank:
             try:
                 peft.inject_adapter_in_model(config, student)
             except ValueError as error:
-                line = " ".join(str(error).split())[:300]
                 raise NotSupported(
-                    f"{self.name}: expected layers that PEFT can change, got: {line}. Name others in target, or train "
-                    "all weights."
+                    f"{self.name}: expected layers that PEFT can change, got: {one_line(error)}. "
+                    "Name others in target, or train all weights."
                 ) from error
         if of_model is not None:
             vars(student)["config"] = of_model

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from unrecall.errors import BadInput
+from unrecall.errors import BadInput, one_line
 from unrecall.nn.hooks import mode
 
 BEFORE_QUANTISING = "Give the model as it was before it was quantised, and quantise what was unlearned."
@@ -82,9 +82,8 @@ def _check_copies(model: nn.Module) -> None:
     try:
         copied = copy.deepcopy(model, weights)
     except Exception as error:
-        line = " ".join(str(error).split()) or type(error).__name__
         raise BadInput(
-            f"model: expected one that can be copied, got: {line[:200]}. Keep locks, files, generators and "
+            f"model: expected one that can be copied, got: {one_line(error, 200)}. Keep locks, files, generators and "
             "tensors with gradients out of its attributes."
         ) from error
     _check_apart(model, copied)

@@ -12,13 +12,12 @@ from torch import nn
 
 from unrecall.disk.weights import files_of, precision_of
 from unrecall.errors import BadInput
-from unrecall.scenarios.language import (
+from unrecall.scenarios.hub import (
     Loaded,
-    check_floats,
-    check_unquantised,
     check_whole,
     load_or_refuse,
     local_folder,
+    open_model,
     transformers,
 )
 
@@ -27,20 +26,14 @@ BEGIN, END = "<|startoftext|>", "<|endoftext|>"
 
 def load_clip(name: str) -> Loaded:
     """A dual encoder, held in float32, and its tokenizer from a folder or by a hub id; BadInput where there is none."""
-    library, folder = transformers(), local_folder(name, "a Transformers CLIP")
-    check_unquantised(name, folder / "config.json")
-    check_floats(name, files := files_of(folder))
-    expected = f"{name}: expected a Transformers CLIP and its tokenizer"
-    model, report = load_or_refuse(
-        expected,
-        lambda: library.CLIPModel.from_pretrained(
-            folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, output_loading_info=True
-        ),
+    folder, expected = local_folder(name, "a Transformers CLIP"), "a Transformers CLIP and its tokenizer"
+    model, lacking = open_model("CLIPModel", folder, name, expected, dtype=torch.float32)
+    tokenizer = load_or_refuse(
+        f"{name}: expected {expected}",
+        lambda: transformers().AutoTokenizer.from_pretrained(folder, trust_remote_code=False),
     )
-    tokenizer = load_or_refuse(expected, lambda: library.AutoTokenizer.from_pretrained(folder, trust_remote_code=False))
-    check_whole(f"{name}: expected a CLIP", report["missing_keys"])
-    check_floats(name, files, model)
-    return Loaded(model.eval(), tokenizer, precision_of(files))
+    check_whole(f"{name}: expected a CLIP", lacking)
+    return Loaded(model.eval(), tokenizer, precision_of(files_of(folder)))
 
 
 def caption_tokenizer(captions: Iterable[str], size: int, merges: str = "") -> Any:

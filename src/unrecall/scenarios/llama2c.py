@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from unrecall.errors import BadInput
-from unrecall.scenarios.language import Loaded, transformers
+from unrecall.scenarios.hub import Loaded, transformers
 
 HEADER = struct.Struct("<7i")
 

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unrecall.scenarios.language import transformers
+from unrecall.scenarios.hub import transformers
 
 
 class Normalize(nn.Module):

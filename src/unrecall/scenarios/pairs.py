@@ -11,8 +11,8 @@ from unrecall.data.request import SPLITS, Kind, Request, Split
 from unrecall.disk.files import read_text
 from unrecall.errors import BadInput
 from unrecall.scenarios.base import Scenario, adamw
+from unrecall.scenarios.hub import load_or_refuse, local_folder
 from unrecall.scenarios.image_text import load_clip
-from unrecall.scenarios.language import load_or_refuse, local_folder
 from unrecall.scenarios.own import OwnFiles, placed
 from unrecall.spec.parameters import Count, Positive
 from unrecall.tasks import Contrastive

@@ -17,12 +17,11 @@ from unrecall.disk.tables import records
 from unrecall.disk.weights import files_of, precision_of
 from unrecall.errors import BadInput, nearest
 from unrecall.scenarios.base import Scenario, adamw
-from unrecall.scenarios.language import (
-    check_floats,
-    check_unquantised,
+from unrecall.scenarios.hub import (
     check_whole,
     load_or_refuse,
     local_folder,
+    open_model,
     transformers,
 )
 from unrecall.scenarios.own import OwnFiles, no_owner, placed
@@ -226,29 +225,17 @@ def load_classifier(name: str, like: nn.Module | None = None) -> nn.Module:
     `like`: a model of the classes that are wanted. Where the folder's has others, its last layer is made anew; all else
     must be there.
     """
-    library, folder = transformers(), local_folder(name, "a Transformers image classifier")
-    check_unquantised(name, folder / "config.json")
-    check_floats(name, files := files_of(folder))
+    folder = local_folder(name, "a Transformers image classifier")
     classes: dict[str, Any] = {}
     if like is not None:
         config: Any = like.config
         classes = {"num_labels": config.num_labels, "id2label": config.id2label, "label2id": config.label2id}
-    model, report = load_or_refuse(
-        f"{name}: expected a Transformers image classifier with its weights in safetensors",
-        lambda: library.AutoModelForImageClassification.from_pretrained(
-            folder,
-            dtype=torch.float32,
-            use_safetensors=True,
-            trust_remote_code=False,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-            **classes,
-        ),
+    expected = "a Transformers image classifier with its weights in safetensors"
+    model, lacking = open_model(
+        "AutoModelForImageClassification", folder, name, expected, dtype=torch.float32, **classes
     )
-    lacking = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
     last = _last_layer(model) if like is not None else ""
     check_whole(f"{name}: expected an image classifier", lacking - {f"{last}.weight", f"{last}.bias"})
-    check_floats(name, files, model)
     kind = model.config.problem_type
     if kind not in (None, "single_label_classification"):
         raise BadInput(

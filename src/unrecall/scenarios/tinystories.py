@@ -11,7 +11,7 @@ from unrecall.data.request import Request
 from unrecall.errors import BadInput
 from unrecall.scenarios.base import Builder, Scenario, adamw
 from unrecall.scenarios.choice import shuffled
-from unrecall.scenarios.language import Loaded
+from unrecall.scenarios.hub import Loaded
 from unrecall.scenarios.llama2c import load
 from unrecall.spec.parameters import Count, Index, Positive
 from unrecall.tasks import CausalLM

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from unrecall.disk.files import read_json, unwritable, writing_folder
-from unrecall.errors import BadInput, NotSupported
+from unrecall.errors import BadInput, NotSupported, one_line
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 """OpenAI's, of each channel."""
@@ -104,8 +104,7 @@ def check_tokenizer(own: Any, folder: Path, texts: Sequence[str]) -> None:
         ours, theirs = own.get_vocab(), other.get_vocab()
         both = [[each(text, add_special_tokens=False)["input_ids"] for text in texts] for each in (own, other)]
     except Exception as error:  # whatever Transformers raises over files that are not what they should be
-        line = " ".join(str(error).split()) or type(error).__name__
-        raise BadInput(f"{folder}: expected a tokenizer that Transformers reads, got: {line[:300]}") from error
+        raise BadInput(f"{folder}: expected a tokenizer that Transformers reads, got: {one_line(error)}") from error
     words = {number: word for word, number in theirs.items()}
     differing = (w for w, i in sorted(ours.items()) if theirs.get(w, i) != i or words.get(i, w) != w)
     otherwise = "" if both[0] == both[1] else "forget is other words"

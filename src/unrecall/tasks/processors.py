@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unrecall.errors import BadInput
+from unrecall.errors import BadInput, one_line
 from unrecall.tasks.pretrained import preparation
 
 APART = 0.02
@@ -76,8 +76,9 @@ def check_same_preparation(processor: Any, folder: Path) -> None:
         theirs = processor_in(folder)
         made, expected = (each(sample, return_tensors="pt")["pixel_values"] for each in (theirs, processor))
     except Exception as error:  # whatever a processor raises over its own settings
-        line = " ".join(str(error).split()) or type(error).__name__
-        raise BadInput(f"{folder}: expected an image processor that Transformers reads, got: {line[:300]}") from error
+        raise BadInput(
+            f"{folder}: expected an image processor that Transformers reads, got: {one_line(error)}"
+        ) from error
     if made.shape != expected.shape or not _apart(made, expected) <= APART:
         raise BadInput(
             f"{folder}: expected pictures prepared as the original's, got a preprocessor_config.json that prepares "

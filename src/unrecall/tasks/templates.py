@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from unrecall.errors import BadInput
+from unrecall.errors import BadInput, one_line
 from unrecall.tasks.conversations import Turn, counts, whole
 
 AUTO, CHAT, PLAIN, ALPACA = "auto", "chat", "plain", "alpaca"
@@ -128,11 +128,10 @@ def rendered(tokenizer: Any, turns: Sequence[Turn], asking: bool = False) -> str
     try:
         return str(tokenizer.apply_chat_template(plain, tokenize=False, add_generation_prompt=asking, **SETTINGS))
     except Exception as error:  # a template may raise whatever it likes
-        line = " ".join(str(error).split()) or type(error).__name__
         roles = ", ".join(turn["role"] for turn in turns)
         raise BadInput(
             f"template: expected turns that the tokenizer's chat template takes, got {roles}, of which it says: "
-            f"{line[:200]}. Change the turns, or name another template."
+            f"{one_line(error, 200)}. Change the turns, or name another template."
         ) from error
 
 
