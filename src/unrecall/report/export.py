@@ -189,7 +189,7 @@ def _line(group: Audits, name: str) -> Line:
 
 def _request(group: Audits) -> str:
     """What tells the group's request from others, shortened."""
-    return group.request[:12]
+    return group.alike.request[:12]
 
 
 def _beside_others(group: Audits) -> Iterator[Line]:

@@ -1,5 +1,6 @@
 """Many audits in few lines: the seeds of a method together, and methods in order."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -37,11 +38,37 @@ class Spread(NamedTuple):
     seed: int | None
 
 
+class Alike(NamedTuple):
+    """What the seeds of one method share; each part tells audits apart, in this order, where all before are the same.
+
+    What an old record doesn't say of itself is empty. `request`: the data before tuning took some of the holdout.
+    `weights`: a checkpoint's. `version`: the method, its source included. `run`: counts audits with the same seeds.
+    """
+
+    scenario: str
+    request: str
+    basis: str
+    rate: str
+    case: str
+    attacks: str
+    holdout: str
+    tuning: str
+    weights: str
+    version: str
+    run: str
+
+
+CASE: Final = ("scenario", "request", "basis", "rate", "case", "attacks")
+"""The parts that methods must share to be ranked against each other."""
+BASES: Final = {"retrained": "beside retrained models", "never trained": "without retrained models"}
+
+
 class Audits(NamedTuple):
-    """All audits of one method on one scenario, each with its number on the page."""
+    """All audits of one method on one case, each with its number on the page; their seeds differ."""
 
     name: str
     scenario: str
+    alike: Alike
     numbers: list[int]
     records: list[Record]
 
@@ -49,12 +76,6 @@ class Audits(NamedTuple):
     def label(self) -> Label:
         """The worst verdict of them."""
         return max((record.verdict.label for record in self.records), key=BEST_FIRST.index)
-
-    @property
-    def request(self) -> str:
-        """What tells the request from others: the data before tuning took some of the holdout, where that is known."""
-        provenance = self.records[0].provenance
-        return provenance.identity.get("data") or provenance.fingerprint
 
     @property
     def left(self) -> Spread | None:
@@ -88,58 +109,104 @@ def _content(record: Record) -> str:
 
 
 def methods(records: Sequence[Record]) -> list[Audits]:
-    """The audits by scenario, method and request, in the order of the records.
+    """The audits by method and by all else that seeds share, in the order of the records; no two have one name.
 
-    A tuned method is one, whatever was chosen. Two requests of one scenario, as two letters over a user's own data,
-    stand apart, and are numbered. An audit that is given twice is one seed.
+    A tuned method is one, whatever was chosen. An audit that is given twice is one seed; two audits with the same seeds
+    are no two seeds.
     """
-    groups: dict[tuple[str, str, str], list[tuple[int, Record]]] = {}
+    groups: dict[Alike, list[tuple[int, Record]]] = {}
     first: dict[str, int] = {}
+    runs = Counter[tuple[Alike, str]]()
     for number, record in enumerate(records, 1):
         if first.setdefault(_content(record), number) != number:
             continue
-        identity = record.provenance.identity
-        tuned = identity.get("tuning", record.tuning is not None)
-        against = identity.get("tuned against", "")
-        key = (record.scenario, f"{_made_by(record)} {tuned} {against}", record.provenance.fingerprint)
-        groups.setdefault(key, []).append((number, record))
-    together = []
-    for (scenario, line, request), members in groups.items():
-        requests = [other for *before, other in groups if before == [scenario, line]]
-        names = list(dict.fromkeys(record.method for _, record in members))
-        tuning = members[0][1].tuning
-        budget = None if tuning is None else tuning.most_kl
-        by_loss = " by loss" if tuning is not None and tuning.measure == "loss" else ""
-        against = "" if tuning is None or budget is None else f" against {tuning.against}{by_loss}, {budget:g} nats"
-        name = names[0] if len(names) == 1 else f"{names[0].split(':')[0]} (tuned{against})"
-        name += f", request {1 + requests.index(request)}" if len(requests) > 1 else ""
-        together.append(Audits(name, scenario, [n for n, _ in members], [record for _, record in members]))
-    return together
+        alike = _alike(record)
+        seeds = alike, repr((record.seed, sorted(record.seeds.items())))
+        runs[seeds] += 1
+        groups.setdefault(alike._replace(run=str(runs[seeds])), []).append((number, record))
+    plain = [_plain_name([record for _, record in members]) for members in groups.values()]
+    names = _told_apart(plain, list(groups), Alike._fields)
+    return [
+        Audits(name, alike.scenario, alike, [number for number, _ in members], [record for _, record in members])
+        for name, (alike, members) in zip(names, groups.items(), strict=True)
+    ]
 
 
-def _made_by(record: Record) -> str:
-    """What tells the model's maker from others: a checkpoint's own key, the method, or, if none is stated, weights."""
-    identity = record.provenance.identity
-    if record.method == "not stated":
-        return record.provenance.weights.get("unlearned", "")
-    return identity.get("checkpoints") or identity.get("method", record.method)
+def _alike(record: Record) -> Alike:
+    """What the record's seeds share; the first run of them."""
+    own = record.provenance
+    identity = own.identity
+    given = "checkpoints" in identity or record.method == "not stated"
+    return Alike(
+        scenario=record.scenario,
+        request=identity.get("data") or own.fingerprint,
+        basis=record.verdict.basis,
+        rate=identity.get("rate", ""),
+        case=identity.get("scenario", ""),
+        attacks=identity.get("attacks", ""),
+        holdout=own.fingerprint,
+        tuning=f"{identity.get('tuning', record.tuning is not None)} {identity.get('tuned against', '')}",
+        weights=own.weights.get("unlearned", "") if given else "",
+        version=identity.get("checkpoints") or identity.get("method", record.method),
+        run="",
+    )
+
+
+def _plain_name(records: Sequence[Record]) -> str:
+    """A method's line; of a tuned one, and where several lines were chosen the method alone, with how it was tuned."""
+    names = list(dict.fromkeys(record.method for record in records))
+    name, tuning = names[0] if len(names) == 1 else names[0].split(":")[0], records[0].tuning
+    if tuning is None and records[0].provenance.identity.get("tuning") != "True":
+        return name
+    if tuning is None or tuning.most_kl is None:
+        return f"{name} (tuned)"
+    by_loss = " by loss" if tuning.measure == "loss" else ""
+    return f"{name} (tuned against {tuning.against}{by_loss}, {tuning.most_kl:g} nats)"
+
+
+def _told_apart(names: Sequence[str], groups: Sequence[Alike], parts: Sequence[str]) -> list[str]:
+    """The names; those that are the same on one scenario with the first part that differs, and the next, and so on."""
+    for part in parts[1:]:
+        pairs = list(zip(names, groups, strict=True))
+        names = [_with(part, name, alike, pairs) for name, alike in pairs]
+    return list(names)
+
+
+def _with(part: str, name: str, alike: Alike, pairs: Sequence[tuple[str, Alike]]) -> str:
+    """A name with one part, where others of that name differ in it; the parts of a case are numbered over all names."""
+    here = [(other, beside) for other, beside in pairs if beside.scenario == alike.scenario]
+    same = dict.fromkeys(getattr(beside, part) for other, beside in here if other == name)
+    if len(same) == 1:
+        return name
+    values = dict.fromkeys(getattr(beside, part) for _, beside in here) if part in CASE else same
+    return f"{name}, {_said(part, getattr(alike, part), list(values))}"
+
+
+def _said(part: str, value: str, values: Sequence[str]) -> str:
+    """One part in words: by its number among the `values` that there are, where it says nothing to people."""
+    match part:
+        case "basis":
+            return BASES[value]
+        case "rate":
+            return f"rate {value or 'by default'}"
+        case "weights":
+            return f"weights {value[:8]}"
+    return f"{part} {1 + values.index(value)}"
 
 
 def cases(groups: Sequence[Audits]) -> dict[str, list[Audits]]:
-    """The methods that can be ranked against each other, by a name for people: those on one scenario and request."""
-    requests: dict[str, list[str]] = {}
-    for group in groups:
-        of_scenario = requests.setdefault(group.scenario, [])
-        of_scenario += [] if group.request in of_scenario else [group.request]
-    names = {
-        (scenario, request): scenario if len(of_scenario) == 1 else f"{scenario}, request {number}"
-        for scenario, of_scenario in requests.items()
-        for number, request in enumerate(of_scenario, 1)
-    }
+    """The methods that can be ranked against each other, by a name for people: those on one case."""
+    shared = list(dict.fromkeys(_case(group) for group in groups))
+    names = dict(zip(shared, _told_apart([case.scenario for case in shared], shared, CASE), strict=True))
     together: dict[str, list[Audits]] = {}
     for group in groups:
-        together.setdefault(names[group.scenario, group.request], []).append(group)
+        together.setdefault(names[_case(group)], []).append(group)
     return together
+
+
+def _case(group: Audits) -> Alike:
+    """What a group shares with all that it can be ranked against."""
+    return Alike(*(value if part in CASE else "" for part, value in group.alike._asdict().items()))
 
 
 def answered(seeds: Audits, which: int | None) -> list[str]:

@@ -118,7 +118,7 @@ def test_a_tuned_method_is_one_whatever_was_chosen() -> None:
         return record.model_copy(update={"provenance": record.provenance.model_copy(update={"identity": identity})})
 
     groups = methods([made("rurk:lambda_f=1", 0, "a"), made("rurk:lambda_f=2", 1, "a"), made("scrub", 0, "b")])
-    assert [group.name for group in groups] == ["rurk (tuned)", "scrub"]
+    assert [group.name for group in groups] == ["rurk (tuned)", "scrub (tuned)"]
 
 
 def test_methods_stand_by_verdict_then_by_what_is_left_then_by_what_was_lost() -> None:
@@ -199,6 +199,55 @@ def test_checkpoints_are_no_seeds_of_a_method() -> None:
     unstated = audit("not stated", 0, "leaks", 0.5, 0.9)
     apart = [with_own(unstated, weights={"unlearned": name}) for name in "ab"]
     assert [group.numbers for group in methods(apart)] == [[1], [2]]
+
+
+def known_as(record: Record, **identity: str) -> Record:
+    return with_own(record, identity={"method": "m", "scenario": "s", "attacks": "a"} | identity)
+
+
+def test_what_seeds_must_share_parts_audits_that_differ_in_it() -> None:
+    """Each beside seed 0 and seed 1 of one case: two seeds, and one that stands apart, by a name of its own."""
+    seeds = [known_as(audit("m", seed, "leaks", 0.5, 0.9)) for seed in (0, 1)]
+    alone_by = seeds[0].verdict.model_copy(update={"basis": "never trained"})
+    others = {
+        "case 2": known_as(seeds[1], scenario="more epochs"),
+        "attacks 2": known_as(seeds[1], attacks="quick"),
+        "rate 0.5": known_as(seeds[1], rate="0.5"),
+        "version 2": known_as(seeds[1], method="edited"),
+        "without retrained models": seeds[1].model_copy(update={"verdict": alone_by}),
+        "run 2": seeds[1].model_copy(update={"measurements": audit("m", 1, "leaks", 0.7, 0.9).measurements}),
+    }
+    for name, other in others.items():
+        groups = methods([*seeds, other])
+        assert [group.numbers for group in groups] == [[1, 2], [3]], name
+        assert groups[1].name == f"m, {name}"
+        assert len(cases(groups)) == (1 if name in ("version 2", "run 2") else 2), name
+    (line, *_) = lines([*seeds, others["run 2"]])
+    assert line.startswith("m, run 1 on custom, 2 seeds")
+
+
+def test_numbers_of_cases_are_the_same_in_the_names_of_methods() -> None:
+    groups = methods([known_as(audit(name, 0, "leaks", 0.5, 0.9), scenario=case) for name, case in ("nx", "my", "mz")])
+    assert {case: [group.name for group in of_case] for case, of_case in cases(groups).items()} == {
+        "custom, case 1": ["n"], "custom, case 2": ["m, case 2"], "custom, case 3": ["m, case 3"],
+    }  # fmt: skip
+
+
+def test_checkpoints_of_one_name_are_told_apart_by_their_weights() -> None:
+    audits = [
+        with_own(
+            audit("u.safetensors", 0, "leaks", 0.5, 0.9), identity={"checkpoints": key}, weights={"unlearned": key}
+        )
+        for key in ("0123456789", "abcdefghij")
+    ]
+    assert [group.name for group in methods(audits)] == [
+        "u.safetensors, weights 01234567", "u.safetensors, weights abcdefgh",
+    ]  # fmt: skip
+
+
+def test_a_tuned_method_is_called_so_beside_the_same_line_that_was_given() -> None:
+    audits = [known_as(audit("m:lr=1", 0, "leaks", 0.5, 0.9), tuning=tuned) for tuned in ("True", "False")]
+    assert [group.name for group in methods(audits)] == ["m:lr=1 (tuned)", "m:lr=1"]
 
 
 def test_one_audit_named_twice_is_one() -> None:
