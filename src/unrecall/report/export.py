@@ -14,10 +14,9 @@ import numpy as np
 from unrecall.disk.files import check_writable, write_text
 from unrecall.errors import BadInput
 from unrecall.record import stats
-from unrecall.record.judgement import rejudge
 from unrecall.record.schema import Measurement, Record
-from unrecall.report import sentences
-from unrecall.report.page import key_measurements
+from unrecall.report import scales, sentences
+from unrecall.report.page import judged_anew, key_measurements
 from unrecall.report.strips import finite, present
 from unrecall.report.summary import Audits, methods
 
@@ -107,7 +106,7 @@ class Line(NamedTuple):
 
 def lines(records: Sequence[Record]) -> list[Line]:
     """All measurements of all methods, in the order of the records; verdicts are derived anew."""
-    groups = methods([rejudge(record) for record in records])
+    groups = methods(list(map(judged_anew, records)))
     return [
         line for group in groups for line in (*(_line(group, name) for name in _names(group)), *_beside_others(group))
     ]
@@ -157,7 +156,7 @@ def as_latex(rows: Sequence[Line], records: Sequence[Record]) -> str:
     of how many seeds it is where others have none. It is bold where it is the nearest to retrained models' and its
     interval overlaps no other method's, all held beside the same retrained models and with intervals of one kind.
     """
-    names = [name for name, _ in key_measurements([rejudge(record) for record in records])]
+    names = [name for name, _ in key_measurements(records)]
     names += [P_LEAK, P_STANDS_OUT, AS_IT_IS]
     by_request: dict[tuple[str, str], list[Line]] = {}
     for row in rows:
@@ -175,11 +174,13 @@ def _line(group: Audits, name: str) -> Line:
     first, references = own[0], _references(audits)
     estimates = [m.unlearned for m in own if finite(m.unlearned.value) is not None]
     bounds = (estimates[0].low, estimates[0].high) if estimates else NONE
+    unlearned = _over_seeds([(record, m.unlearned.value) for record, m in audits], bounds)
+    low, high = scales.clipped(first, unlearned.low, unlearned.high) or NONE
     return Line(
         *(group.scenario, group.name, len(estimates), len(group.records) - len(estimates), _request(group)),
-        *(name, first.title, first.unit, any(m.judged for m in own), first.leak or ""),
+        *(name, first.title, first.unit, any(m.judged and m.verdict != "not judged" for m in own), first.leak or ""),
         _mean(present(m.original.value for m in own)),
-        _over_seeds([(record, m.unlearned.value) for record, m in audits], bounds),
+        unlearned._replace(low=low, high=high),
         _mean(references),
         _deviation(references),
         len(references),

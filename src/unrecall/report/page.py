@@ -74,8 +74,14 @@ def page(records: Sequence[Record], declared: Mapping[str, Side | None] | None =
 
 def prepared(record: Record) -> Record:
     """The record as people read it: judged anew by this version, without what can't be printed."""
-    read = without_row_verdicts(rejudge(printable(record)))
+    read = judged_anew(printable(record))
     return read.model_copy(update={"doubts": [harm.doubt(read, doubt) for doubt in read.doubts]})
+
+
+def judged_anew(record: Record) -> Record:
+    """The record as this version judges it, without labels that it doesn't rest on and bounds that can't be reached."""
+    read = without_row_verdicts(rejudge(record))
+    return read.model_copy(update={"measurements": list(map(scales.possible, read.measurements))})
 
 
 def remark(record: Record, declared: Mapping[str, Side | None] | None) -> str:

@@ -1,9 +1,9 @@
-"""What values a measurement can take, so that the page prints no bound that none can reach."""
+"""What values a measurement can take, so that pages and tables give no bound that none can reach."""
 
 import math
 from typing import Final, TypeAlias
 
-from unrecall.record.schema import Measurement
+from unrecall.record.schema import Estimate, Measurement
 from unrecall.record.verdict import FEW_MODELS, WITHIN
 
 Ends: TypeAlias = tuple[float, float]
@@ -13,9 +13,19 @@ SHARES: Final = frozenset({
     "forget_truth_preference", "model_utility", "forget_zero_shot", "forget_retrieval_first",
     "neighbours_retrieval_first", "test_zero_shot", "attack_success", "recall_10", "sensitive_share_10",
     "recalibration_mean", "relearn_mean", "prototypical_mean", "linear_probe_mean", "quantise_mean", "loss_auc",
+    "disagreement", "mia_failure", "average_gap", "residual_knowledge_share",
 })  # fmt: skip
-"""The judged measurements that lie between 0 and 1, those of the former rule too."""
-RATIOS: Final = frozenset({"residual_knowledge_sums"})
+"""Measurements that lie between 0 and 1: all judged ones that do, those of the former rule too, and some others."""
+OF_SHARES: Final = (
+    "_accuracy", "_auc", "_tpr", "_rouge", "_mcq", "_probability", "_zero_shot", "_retrieval_first", "_retrieval_top",
+)  # fmt: skip
+"""How the names of others end that do."""
+OVER_BUDGET: Final = ("_mean", "_worst")
+"""How they end for an attack that brings something back: it gives shares."""
+RATIOS: Final = frozenset({
+    "residual_knowledge_sums", "residual_knowledge", "retain_loss", "ou_kl", "ou_js", "relearn_time",
+    "cost_time", "cost_passes", "cost_memory",
+})  # fmt: skip
 """Those that can't be negative."""
 OPEN: Final = frozenset({"class_margin", "loss_left"})
 """Those that can be any number."""
@@ -24,7 +34,10 @@ OPEN: Final = frozenset({"class_margin", "loss_left"})
 def ends(m: Measurement) -> Ends:
     """The least and the largest value that a measurement can have, as far as is known here."""
     whole = 100.0 if m.unit.strip() == "%" else 1.0
-    return (0.0, whole) if m.name in SHARES else (0.0 if m.name in RATIOS else -math.inf, math.inf)
+    brought_back = m.group == "recovery" and m.name.endswith(OVER_BUDGET)
+    if m.name in SHARES or m.name.endswith(OF_SHARES) or brought_back:
+        return 0.0, whole
+    return (0.0 if m.name in RATIOS else -math.inf, math.inf)
 
 
 def clipped(m: Measurement, low: float | None, high: float | None) -> Ends | None:
@@ -33,6 +46,17 @@ def clipped(m: Measurement, low: float | None, high: float | None) -> Ends | Non
         return None
     least, most = ends(m)
     return min(max(low, least), most), min(max(high, least), most)
+
+
+def possible(m: Measurement) -> Measurement:
+    """The measurement, each interval of a model without what it can't be."""
+
+    def within(e: Estimate) -> Estimate:
+        low, high = clipped(m, e.low, e.high) or (e.low, e.high)
+        return e.model_copy(update={"low": low, "high": high})
+
+    own = {role: within(getattr(m, role)) for role in ("unlearned", "original", "null")}
+    return m.model_copy(update={**own, "references": list(map(within, m.references))})
 
 
 def bounds(m: Measurement) -> Ends | None:

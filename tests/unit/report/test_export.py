@@ -30,6 +30,24 @@ def test_a_line_has_mean_deviation_and_interval_over_seeds() -> None:
     assert far.unlearned[-2:] == pytest.approx((0.77, 0.83))  # of its examples
 
 
+def test_no_interval_goes_beyond_what_a_measurement_can_be() -> None:
+    """Of .88 and .9 it is .89 +- 12.706 * .01, so from .763; memory left can be any number."""
+    near, use = export.lines([SEEDS[0], audit("near", 1, "leaks", 0.9, 0.90)])
+    assert use.unlearned[-2:] == pytest.approx((0.89 - 0.12706, 1.0), abs=1e-3)
+    assert near.unlearned.high == pytest.approx(0.5 + 12.706 * 0.4, abs=1e-2)
+    one = audit("near", 0, "leaks", 0.5, 0.99)  # its own interval is +- .03
+    assert export.lines([one])[1].unlearned[-2:] == pytest.approx((0.96, 1.0))
+
+
+def test_without_retrained_models_no_row_beside_them_is_judged() -> None:
+    """A row that has none to stand beside can't be told from them; its own label would be inconclusive."""
+    bare = [m.model_copy(update={"references": [], "reference": None}) for m in SEEDS[0].measurements]
+    record = alone().model_copy(update={"measurements": bare})
+    rows = {row.measurement: row for row in export.lines([record])}
+    assert (rows["loss_left"].judged, rows["loss_left"].verdict) == (False, "not judged")
+    assert rows["memory_left_as_it_is"].judged
+
+
 def of_original(original: str, unlearning: int, known: float) -> Record:
     """An audit of an unlearning of an original, whose loss AUC is `known`."""
     record = audit("m", unlearning, "leaks", known, 0.9)

@@ -390,6 +390,16 @@ def test_no_bound_is_printed_that_a_measurement_can_not_reach() -> None:
     assert scales.bounds(m.model_copy(update={"bound_high": math.inf})) is None
 
 
+def test_no_interval_of_a_model_is_printed_beyond_what_its_measurement_can_be() -> None:
+    m = measurement("holdout_accuracy", "A", "forgetting", (0.01, 0.01, 0.01), (0.01, 0.02), "not judged")
+    html = page([full().model_copy(update={"measurements": [m]})])
+    assert '<span class="interval">0.000 – 0.040</span>' in html
+    assert "−0.020 – " not in html
+    names = {"relearn_slow_mean": "recovery", "mine_mean": "privacy", "loss_left": "privacy", "ou_kl": "utility"}
+    ends = {name: scales.ends(m.model_copy(update={"name": name, "group": g})) for name, g in names.items()}
+    assert list(ends.values()) == [(0, 1), (-math.inf, math.inf), (-math.inf, math.inf), (0, math.inf)]
+
+
 def test_of_each_judged_measurement_it_is_known_what_it_can_be() -> None:
     assert set(judged_names()) <= scales.SHARES | scales.RATIOS | scales.OPEN
     assert not scales.SHARES & (scales.RATIOS | scales.OPEN)
