@@ -295,3 +295,22 @@ def test_retraining_is_said_to_be_exact_and_nothing_else_is() -> None:
         assert "no part" not in answers.unlearning(full().model_copy(update={"method": line}))
     somebodys = record.model_copy(update={"costs": {}})  # whose folder may have any name
     assert "no part" not in answers.unlearning(somebodys)
+
+
+def test_a_loss_that_is_there_is_said_where_retrained_models_cannot_tell_whether_it_is_usual() -> None:
+    """From 1 (.97 to 1.03) to .94 (.91 to .97), and .9 (.87 to .93): only the latter lies apart from the original's."""
+
+    def use(after: float, count: int, retrained: float = 0.99) -> answers.Answer:
+        values = (after, 1.0, 1.0), (retrained,) * count
+        m = measurement("retain_accuracy", "Accuracy on retain", "utility", *values, "inconclusive")
+        return answers.answers(beside_retrained(m))[2]
+
+    fell = use(0.9, 2)
+    assert (fell.word, fell.tone) == ("Some accuracy", "open")
+    assert fell.text.startswith(
+        "Fell since the original, and not by chance: Accuracy on retain by 10.0 points; 2 retrained models are too few "
+        "to tell whether that is usual. Accuracy on retain 0.900 (original 1.000, retrained 0.990)."
+    )
+    assert "5 retrained models differ too much among themselves to tell" in use(0.9, 5).text
+    for unsure in (use(0.98, 2), use(0.9, 2, retrained=0.85)):
+        assert (unsure.word, unsure.text[:35]) == ("Inconclusive", "A loss worth naming could go unseen")
