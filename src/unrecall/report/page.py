@@ -11,7 +11,7 @@ from markupsafe import Markup
 from unrecall.disk.files import check_writable, write_text
 from unrecall.errors import BadInput, visible
 from unrecall.record.judgement import forgot_nothing, rejudge
-from unrecall.record.schema import Exhibit, Label, Measurement, Record, Side
+from unrecall.record.schema import NO_USE, Exhibit, Label, Measurement, Record, Side
 from unrecall.record.verdict import too_few
 from unrecall.report import (
     answers,
@@ -74,7 +74,7 @@ def page(records: Sequence[Record], declared: Mapping[str, Side | None] | None =
 
 def prepared(record: Record) -> Record:
     """The record as people read it: judged anew by this version, without what can't be printed."""
-    read = judged_anew(printable(record))
+    read = without_ruined(judged_anew(printable(record)))
     return read.model_copy(update={"doubts": [harm.doubt(read, doubt) for doubt in read.doubts]})
 
 
@@ -123,6 +123,23 @@ def without_row_verdicts(record: Record) -> Record:
         for m in record.measurements
     ]
     return record.model_copy(update={"measurements": rows})
+
+
+def without_ruined(record: Record) -> Record:
+    """The record without choices of attacks that ruined every copy; their rows say what they then show."""
+    ruined = [attack.name for attack in record.attacks if attack.note == NO_USE]
+    rows = {f"{name}{ending}" for name in ruined for ending in ("", "_mean", "_worst")}
+    attacks = [
+        attack.model_copy(update={"curves": [curve.model_copy(update={"note": ""}) for curve in attack.curves]})
+        if attack.name in ruined
+        else attack
+        for attack in record.attacks
+    ]
+    measurements = [
+        m.model_copy(update={"note": " ".join(filter(None, (NO_USE, m.note)))}) if m.name in rows else m
+        for m in record.measurements
+    ]
+    return record.model_copy(update={"attacks": attacks, "measurements": measurements})
 
 
 def write(records: Sequence[Record], path: str | Path, declared: Mapping[str, Side | None] | None = None) -> None:

@@ -261,13 +261,20 @@ def references(record: Record) -> int:
     return max((len(m.references) for m in record.measurements), default=0)
 
 
+UNCHECKED: Final = {
+    (None, None): ("A control", "nothing shows that it tells a model that knows from one that does not."),
+    (None, True): ("The positive control", "nothing shows that it finds what is there."),
+    (True, None): ("The negative control", "nothing shows that it finds nothing where nothing is."),
+}
+"""What isn't known of an attack, by which of its controls held, the positive one first, and which was not run."""
+
+
 def limits(record: Record) -> list[str]:
     """What this audit does not prove, frankly, from what the record says was and was not done."""
     names, not_run = ("; ".join(a.title for a in record.attacks if ran(a) is was_run) for was_run in (True, False))
     which = "This attack" if len(refused(record)) == 1 else "These attacks"
     controls = {a.title: (a.positive_holds, a.negative_holds) for a in record.attacks if ran(a)}
     failed = "; ".join(title for title, held in controls.items() if False in held)
-    unchecked = "; ".join(title for title, held in controls.items() if None in held and False not in held)
     unknown = sum(m.unlearned.value is None for m in record.measurements)
     lines = [
         (names, f"“Forgotten” can mean no more here than: not found by {names}. Any other attack was not run, and the "
@@ -275,8 +282,9 @@ def limits(record: Record) -> list[str]:
         (not names, "No attack was run. Low forget accuracy alone says little: a model can hide what it knows."),
         (not_run, f"{which} could not be run: {not_run}. The list “Not run” says why."),
         (failed, f"A control failed for {failed}: what it found, or did not find, counts for little."),
-        (unchecked, f"A control was not run for {unchecked}: nothing shows that it tells a model that knows from one "
-         "that does not."),
+        *((titles, f"{which_control} was not run for {titles}: {unknown_then}")
+          for held, (which_control, unknown_then) in UNCHECKED.items()
+          for titles in ["; ".join(title for title, own in controls.items() if own == held)]),
         (True, "It is a measurement, not a certificate. No guarantee such as (epsilon, delta) follows from it, and "
          "“like retrained” means that no difference worth naming was found, not that there is none."),
         (True, references_used(record)),

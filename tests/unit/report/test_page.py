@@ -13,7 +13,7 @@ import pytest
 from tests.worlds.records import HOSTILE, alone, estimate, full, hostile, many, matrix, measurement, minimal
 from unrecall.errors import BadInput
 from unrecall.harness.suites import judged_names
-from unrecall.record.schema import Cost, Curve, Exhibit, Label, Measurement, Record, Series, Tuning, load
+from unrecall.record.schema import NO_USE, Cost, Curve, Exhibit, Label, Measurement, Record, Series, Tuning, load
 from unrecall.report import page, scales, write
 from unrecall.report.curves import curve, undrawn, values
 from unrecall.report.figures import forgetting, gathered, plane, window
@@ -286,9 +286,28 @@ def test_limits_name_the_attacks_the_references_and_the_failed_controls() -> Non
     assert "Membership inference; Relearning; Residual knowledge" in text
     assert "The 3 retrained models" in text
     assert "A control failed for Relearning" in text
-    assert "A control was not run for Residual knowledge" in text
+    assert "The negative control was not run for Residual knowledge: nothing shows that it finds nothing" in text
+    bare = [a.model_copy(update={"positive_holds": None, "negative_holds": None}) for a in full().attacks]
+    text = " ".join(limits(full().model_copy(update={"attacks": bare})))
+    assert "A control was not run for Membership inference; Relearning; Residual knowledge; Recal" in text
     assert "1 of 8 measurements could not be taken" in text
     assert "No attack was run" in limits(minimal())[0]
+
+
+def test_an_attack_that_ruined_every_copy_has_no_choices_and_a_row_that_says_so() -> None:
+    choices = "The attacker's best choices against the unlearned model: lr=0.01."
+
+    def ruining(note: str) -> Record:
+        attacks = [
+            a.model_copy(update={"note": note, "curves": [c.model_copy(update={"note": choices}) for c in a.curves]})
+            for a in full().attacks
+        ]
+        row = measurement("relearn_mean", "Relearned", "recovery", (0.75, 1.0, 1.0), (0.0, 0.0), "not judged")
+        return full().model_copy(update={"attacks": attacks[1:2], "measurements": [row]})
+
+    ruined, whole = (Reader(page([ruining(note)])).text for note in (NO_USE, "Another note."))
+    assert (choices in whole, choices in ruined) == (True, False)
+    assert (whole.count(NO_USE), ruined.count(NO_USE)) == (0, 2), "beside the attack, and in its row"
 
 
 def test_numbers_are_short() -> None:
