@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
@@ -18,12 +19,12 @@ from unrecall.record.schema import Measurement, Record
 from unrecall.report import scales, sentences
 from unrecall.report.page import judged_anew, key_measurements
 from unrecall.report.strips import finite, present
-from unrecall.report.summary import Audits, methods
+from unrecall.report.summary import Audits, cases, methods
 
 COLUMNS: Final = (
     "scenario", "method", "seeds", "without_value", "request", "measurement", "title", "unit", "judged", "leak",
     "original", "unlearned", "sd", "sd_training", "sd_unlearning", "sd_evaluation", "interval_over", "low", "high",
-    "retrained", "retrained_sd", "retrained_models", "verdict",
+    "retrained", "retrained_sd", "retrained_models", "verdict", "case", "worst_verdict",
 )  # fmt: skip
 MARK: Final = "% Written by unrecall from records."
 SPECIAL: Final = {letter: f"\\{letter}" for letter in "&%$#_{}"} | {
@@ -32,6 +33,8 @@ SPECIAL: Final = {letter: f"\\{letter}" for letter in "&%$#_{}"} | {
     "^": r"\textasciicircum{}",
 }
 """What LaTeX would take for a command."""
+LONG_NUMBER: Final = re.compile(r"(?<![\w.])\d+\.\d{3,}(?:e[+-]?\d+)?(?![\w.])")
+"""A number in a method's line that may have more digits than a table needs."""
 SMALLEST: Final = 0.001
 """Below it three decimals say little of a number."""
 P_LEAK: Final = "p_never_trained"
@@ -77,7 +80,7 @@ class Line(NamedTuple):
 
     `seeds`: how many audits have a value; `without_value`: how many of them have none. `request`: the first digits of
     what tells it from others. `original`: a mean over seeds. `retrained`, `retrained_sd`: over the retrained models.
-    `verdict`: of the row, at each seed.
+    `verdict`: of the row, at each seed. `case`: what methods are compared on. `worst`: the audits' worst verdict.
     """
 
     scenario: str
@@ -96,6 +99,8 @@ class Line(NamedTuple):
     retrained_sd: float | None
     retrained_models: int
     verdict: str
+    case: str = ""
+    worst: str = ""
 
     @property
     def cells(self) -> dict[str, Any]:
@@ -107,8 +112,11 @@ class Line(NamedTuple):
 def lines(records: Sequence[Record]) -> list[Line]:
     """All measurements of all methods, in the order of the records; verdicts are derived anew."""
     groups = methods(list(map(judged_anew, records)))
+    names = {group.alike: case for case, members in cases(groups).items() for group in members}
     return [
-        line for group in groups for line in (*(_line(group, name) for name in _names(group)), *_beside_others(group))
+        line._replace(case=names[group.alike], worst=group.label)
+        for group in groups
+        for line in (*(_line(group, name) for name in _names(group)), *_beside_others(group))
     ]
 
 
@@ -149,7 +157,7 @@ def as_json(rows: Sequence[Line], _: Sequence[Record]) -> str:
 
 
 def as_latex(rows: Sequence[Line], records: Sequence[Record]) -> str:
-    """A table for each request of a scenario, for the package booktabs: methods in rows, key measurements in columns.
+    """A table for each case, for the package booktabs: methods in rows, key measurements and the verdict in columns.
 
     Beside the methods stand what the original gives and what retrained models give, where there are any; an audit
     without them adds its p and the share left as the model is. A value over several seeds has its deviation, and says
@@ -158,10 +166,11 @@ def as_latex(rows: Sequence[Line], records: Sequence[Record]) -> str:
     """
     names = [name for name, _ in key_measurements(records)]
     names += [P_LEAK, P_STANDS_OUT, AS_IT_IS]
-    by_request: dict[tuple[str, str], list[Line]] = {}
+    by_case: dict[str, list[Line]] = {}
     for row in rows:
-        by_request.setdefault((row.scenario, row.request), []).append(row)
-    return MARK + "\n" + "\n".join(_table(of_one, names) for of_one in by_request.values())
+        by_case.setdefault(row.case, []).append(row)
+    tables = (_table(of_one, names, number) for number, of_one in enumerate(by_case.values(), 1))
+    return MARK + "\n" + "\n".join(tables)
 
 
 def _names(group: Audits) -> list[str]:
@@ -293,24 +302,38 @@ def _safe(value: Any) -> Any:
     return f"'{value}" if seen.startswith(("=", "+", "-", "@")) else value
 
 
-def _table(rows: Sequence[Line], names: Sequence[str]) -> str:
-    """The table of one request; measurements that it lacks are left out."""
+def _table(rows: Sequence[Line], names: Sequence[str], number: int) -> str:
+    """The table of one case, with a caption and a label to be uncommented; columns without any value are left out."""
     columns = {name: found for name in names if (found := {r.method: r for r in rows if r.measurement == name})}
-    head = " & ".join(["method", *(_escaped(next(iter(column.values())).title) for column in columns.values())])
-    beside = [["original"], ["retrained"]]
-    for name, column in columns.items():
-        beside[0].append(_shared([(row.original, None) for row in column.values()], _writer(name)))
-        beside[1].append(_shared([(row.retrained, row.retrained_sd) for row in column.values()], _writer(name)))
-    beside = [row for row in beside if set(row[1:]) != {"--"}]
-    methods_here = dict.fromkeys(row.method for row in rows)
-    cells = [[_escaped(method), *(_cell(column, method) for column in columns.values())] for method in methods_here]
-    body = "\n".join(" & ".join(row) + r" \\" for row in beside) + "\n\\midrule\n"
-    body += "\n".join(" & ".join(row) + r" \\" for row in cells)
-    request = f", request {rows[0].request}" if rows[0].request else ""
+    worst = {row.method: row.worst for row in rows}
+    written = [
+        [
+            _escaped(next(iter(column.values())).title),
+            _shared([(row.original, None) for row in column.values()], _writer(name)),
+            _shared([(row.retrained, row.retrained_sd) for row in column.values()], _writer(name)),
+            *(_cell(column, method) for method in worst),
+        ]
+        for name, column in columns.items()
+    ]
+    first = ["method", "original", "retrained", *map(_escaped, _short(list(worst)))]
+    valued = [column for column in written if set(column[1:]) != {"--"}]
+    verdicts = ["verdict", "", "", *map(_escaped, worst.values())]
+    head, original, retrained, *cells = zip(first, *valued, verdicts, strict=True)
+    beside = [row for row in (original, retrained) if set(row[1:-1]) != {"--"}]
+    parts = ["\n".join(" & ".join(row) + r" \\" for row in part) for part in ([head], beside, cells)]
+    case = rows[0].case + (f" (request {rows[0].request})" if rows[0].request else "")
     return (
-        f"% {_one_line(rows[0].scenario + request)}\n\\begin{{tabular}}{{l{'r' * len(columns)}}}\n\\toprule\n"
-        f"{head} \\\\\n\\midrule\n{body}\n\\bottomrule\n\\end{{tabular}}\n"
+        f"% {_one_line(case)}\n% \\caption{{{_escaped(rows[0].case)}}}\n% \\label{{tab:unrecall-{number}}}\n"
+        f"\\begin{{tabular}}{{l{'r' * len(valued)}l}}\n\\toprule\n"
+        + "\n\\midrule\n".join(filter(None, parts))
+        + "\n\\bottomrule\n\\end{tabular}\n"
     )
+
+
+def _short(names: Sequence[str]) -> list[str]:
+    """Methods' names, their numbers with three digits that count; as they are where two would be the same."""
+    short = [LONG_NUMBER.sub(lambda number: f"{float(number[0]):.3g}", name) for name in names]
+    return [brief if short.count(brief) == 1 else name for brief, name in zip(short, names, strict=True)]
 
 
 def _shared(values: Sequence[tuple[float | None, float | None]], written: Writer) -> str:
@@ -362,7 +385,7 @@ def _held_beside(line: Line) -> tuple[object, ...]:
 def _with_deviation(value: float | None, deviation: float | None, written: Writer) -> str:
     if value is None or deviation is None:
         return written(value)
-    return f"{written(value)} $\\pm$ {written(deviation)}"
+    return f"{written(value)} $\\pm$ {written(deviation)}".replace("$ $", " ")
 
 
 def _writer(name: str) -> Writer:

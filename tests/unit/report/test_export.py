@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.unit.report.test_summary import audit
-from tests.worlds.records import alone, full, minimal, never_trained
+from tests.worlds.records import alone, full, measurement, minimal, never_trained
 from unrecall.errors import BadInput
 from unrecall.record.schema import Estimate, Record
 from unrecall.report import export
@@ -197,7 +197,7 @@ def test_each_request_has_a_table_of_its_own() -> None:
     apart = [of_request("a" * 64, near), of_request("b" * 64, far)]
     text = export.as_latex(export.lines(apart), apart)
     assert [line for line in text.splitlines() if line.startswith("% custom")] == [
-        "% custom, request aaaaaaaaaaaa", "% custom, request bbbbbbbbbbbb"
+        "% custom, request 1 (request aaaaaaaaaaaa)", "% custom, request 2 (request bbbbbbbbbbbb)"
     ]  # fmt: skip
     assert "textbf" not in text
 
@@ -275,3 +275,44 @@ def test_other_files_stay_and_own_ones_are_written_anew(tmp_path: Path, suffix: 
         export.write([full()], tmp_path / "t.txt")
     with pytest.raises(BadInput, match="expected at least one record"):
         export.write([], path)
+
+
+def rows_of(*records: Record) -> list[list[str]]:
+    """The rows of a LaTeX table, in cells."""
+    lines = export.as_latex(export.lines(records), records).splitlines()
+    return [line.removesuffix(r" \\").split(" & ") for line in lines if " & " in line]
+
+
+def test_two_checkpoints_of_one_name_and_what_was_tuned_to_the_same_line_keep_their_rows() -> None:
+    def made(method: str, known: float, **identity: str) -> Record:
+        record, weights = audit(method, 0, "leaks", 0.5, known), {"unlearned": identity.get("checkpoints", "")}
+        own = record.provenance.model_copy(update={"weights": weights, "identity": identity})
+        return record.model_copy(update={"provenance": own})
+
+    checkpoints = [made("u", 0.1, checkpoints="aaaaaaaaaa"), made("u", 0.2, checkpoints="bbbbbbbbbb")]
+    assert [row[0] for row in rows_of(*checkpoints)[3:]] == ["u, weights aaaaaaaa", "u, weights bbbbbbbb"]
+    tuned = [made("m:lr=1", 0.1, tuning="True"), made("m:lr=1", 0.2, tuning="False")]
+    assert [row[0] for row in rows_of(*tuned)[3:]] == ["m:lr=1 (tuned)", "m:lr=1"]
+
+
+def test_latex_has_three_digits_of_a_strength_unless_two_methods_would_be_one() -> None:
+    def names(*lines: str) -> list[str]:
+        return [row[0] for row in rows_of(*(audit(line, 0, "leaks", 0.5, 0.9) for line in lines))[3:]]
+
+    assert names("m:lr=0.22627416998,epochs=12345,a=1.23456e-05", "n:lr=0.0001", "v1.2345.py:F") == [
+        "m:lr=0.226,epochs=12345,a=1.23e-05", "n:lr=0.0001", "v1.2345.py:F",
+    ]  # fmt: skip
+    assert names("m:lr=0.12341", "m:lr=0.12342", "m:lr=0.5551") == ["m:lr=0.12341", "m:lr=0.12342", "m:lr=0.555"]
+
+
+def test_latex_has_verdicts_no_empty_column_and_one_formula_a_cell() -> None:
+    """.9 and .9008 deviate by .0008 / sqrt(2)."""
+    seeds = [audit("m", 0, "leaks", 0.5, 0.9), audit("m", 1, "like retrained", 0.5, 0.9008)]
+    head, *_, row = rows_of(*seeds)
+    assert (head[-1], row[-1]) == ("verdict", "leaks")
+    assert row[1] == r"0.900 $\pm 5.7 \times 10^{-4}$"
+    empty = measurement("forget_accuracy", "Forgot", "forgetting", (None, None, None), (), "not judged")
+    without = seeds[0].model_copy(update={"measurements": [*seeds[0].measurements, empty]})
+    assert "Forgot" not in rows_of(without)[0]
+    text = export.as_latex(export.lines(seeds), seeds)
+    assert "% \\caption{custom}\n% \\label{tab:unrecall-1}\n\\begin{tabular}" in text
