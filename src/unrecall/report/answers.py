@@ -62,6 +62,16 @@ class Answer(NamedTuple):
     tone: str
 
 
+def facts(record: Record) -> dict[str, str]:
+    """What stands above the answers, by its name: what was asked, of which model, what was done, and held against."""
+    return {
+        "Asked": request(record),
+        "Model": audited(record),
+        "Done": unlearning(record),
+        "Held against": compared(record),
+    }
+
+
 def request(record: Record) -> str:
     """What was to be forgotten."""
     forget, retain = record.sizes.get("forget"), record.sizes.get("retain")
@@ -208,7 +218,10 @@ def _left(test: AttackTest) -> str:
     """The share of memory that is left, in a sentence; empty where it can't be given."""
     if test.rho is None or test.rho_low is None or test.rho_high is None:
         return ""
-    bounds = f"{percent(test.rho_low)} to {percent(test.rho_high)}"
+    most = percent(max(test.rho_high, 0.0))
+    if test.rho <= 0:
+        return f"Of what the original shows of them none is left that this test can see (95 %: up to {most}). "
+    bounds = f"{percent(max(test.rho_low, 0.0))} to {most}"
     return f"Of what the original shows of them {percent(test.rho)} is left (95 %: {bounds}). "
 
 

@@ -10,7 +10,6 @@ from unrecall.errors import visible
 from unrecall.record import ledger as lines
 from unrecall.record.ledger import Entry, Ledger
 from unrecall.record.schema import Label
-from unrecall.report import roles
 from unrecall.report.page import POLICY, check_page_path, environment, source
 
 TRACED: Final[tuple[Label, ...]] = ("leaks", "over-forgets", "stands out")
@@ -40,7 +39,6 @@ def page(ledger: Ledger, name: str) -> str:
             values=lines.of_request(entries),
             shared=list(lines.shared(entries)),
             due=lines.due(entries),
-            marks=roles.MARKS,
             policy=POLICY,
             css=Markup(source("page.css")),
         )

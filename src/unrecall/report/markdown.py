@@ -53,13 +53,7 @@ def _screen(record: Record, told: str) -> Iterator[str]:
     """The paragraphs on one record, in the order of the page's first screen."""
     yield f"# {_text(record.method_title)} on {_text(record.scenario)}: {record.verdict.label}"
     yield from map(_text, answers.asked([record]))
-    facts = {
-        "Asked": answers.request(record),
-        "Model": answers.audited(record),
-        "Done": answers.unlearning(record),
-        "Held against": answers.compared(record),
-    }
-    yield "\n".join(f"- **{name}**: {_text(text)}" for name, text in facts.items())
+    yield "\n".join(f"- **{name}**: {_text(text)}" for name, text in answers.facts(record).items())
     yield f"**Verdict**: {_text(record.verdict.line)}"
     if told:
         yield _text(told)

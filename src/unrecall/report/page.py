@@ -174,7 +174,7 @@ def environment() -> "Environment":
     templates = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    templates.filters.update(number=sentences.number, exact=sentences.exact, p=sentences.p)
+    templates.filters.update(number=sentences.number, exact=sentences.exact, p=sentences.p, reason=sentences.reason)
     templates.filters.update(answered=summary.answered)
     templates.globals.update({module.__name__.split(".")[-1]: module for module in TEMPLATE_MODULES})
     templates.globals.update(labels=get_args(Label), grouped=grouped, is_picture=is_picture)

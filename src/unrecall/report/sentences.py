@@ -261,6 +261,8 @@ def references(record: Record) -> int:
     return max((len(m.references) for m in record.measurements), default=0)
 
 
+EXPECTED: Final = re.compile(r"\w+: expected (.+?), got (.+?)\.((?: [A-Z].*)?)")
+"""How an error says what is missing, in the name of a class."""
 UNCHECKED: Final = {
     (None, None): ("A control", "nothing shows that it tells a model that knows from one that does not."),
     (None, True): ("The positive control", "nothing shows that it finds what is there."),
@@ -306,6 +308,16 @@ def limits(record: Record) -> list[str]:
 def ran(attack: AttackReport) -> bool:
     """Whether an attack was run at all: one that could not be has no curve, and a note with the reason."""
     return bool(attack.curves) or not attack.note
+
+
+def reason(note: str) -> str:
+    """Why something could not be done, without the name of the class that said it."""
+    said = EXPECTED.fullmatch(note)
+    if said is None:
+        return note
+    needed, got, more = said.groups()
+    was = "and there was none" if got == "none" else f"and got {got}"
+    return f"It needs {needed}, {was}.{more}"
 
 
 def refused(record: Record) -> list[AttackReport]:

@@ -314,3 +314,19 @@ def test_a_loss_that_is_there_is_said_where_retrained_models_cannot_tell_whether
     assert "5 retrained models differ too much among themselves to tell" in use(0.9, 5).text
     for unsure in (use(0.98, 2), use(0.9, 2, retrained=0.85)):
         assert (unsure.word, unsure.text[:35]) == ("Inconclusive", "A loss worth naming could go unseen")
+
+
+def test_less_than_nothing_left_is_none_left() -> None:
+    def known(rho: float, low: float, high: float) -> str:
+        record = alone()
+        assert record.never_trained is not None
+        attacks = [
+            t.model_copy(update={"rho": rho, "rho_low": low, "rho_high": high}) for t in record.never_trained.attacks
+        ]
+        tested = record.never_trained.model_copy(update={"attacks": attacks})
+        return answers.answers(record.model_copy(update={"never_trained": tested}))[0].text
+
+    none = "Of what the original shows of them none is left that this test can see (95 %: up to"
+    assert known(-0.19, -0.5, 0.12).startswith(f"{none} 12 %). ")
+    assert known(-0.19, -0.5, -0.02).startswith(f"{none} 0 %). ")
+    assert known(0.19, -0.1, 0.4).startswith("Of what the original shows of them 19 % is left (95 %: 0 % to 40 %). ")

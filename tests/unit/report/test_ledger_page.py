@@ -1,5 +1,6 @@
 """The page over a ledger: what it says, and that it says the same for the same ledger."""
 
+import re
 from pathlib import Path
 from typing import get_args
 
@@ -10,6 +11,7 @@ from unrecall.errors import BadInput
 from unrecall.record.ledger import Ledger, parse
 from unrecall.record.schema import Label
 from unrecall.report.ledger_page import page, write
+from unrecall.report.roles import MARKS
 
 
 def ledger(torn: bytes = b"") -> Ledger:
@@ -41,6 +43,15 @@ def test_a_trace_comes_first_and_a_torn_line_is_said() -> None:
     assert "Yes: a trace was found for 1 of 1 requests, by the newest audit of each: a." in html
     assert "1 bytes of a line that was not finished" in html
     assert "Not judged: nothing was audited." in page(parse(chained(), b"", "ledger"), "ledger.jsonl")
+
+
+@pytest.mark.parametrize("label", get_args(Label))
+def test_every_badge_has_its_colour_and_mark(label: Label) -> None:
+    html = page(parse(chained(fields("a", label=label)), b"", "ledger"), "ledger.jsonl")
+    (css, body) = html.split("</style>")
+    name, mark = re.findall(r'class="badge ([^"]+)"><span class="mark" aria-hidden="true">(.)</span>', body)[0]
+    assert f".{name} {{ --tone" in css or f".{name}, " in css
+    assert mark == MARKS[label]
 
 
 YES, UNCHANGED = "Yes: a trace was found for 1 of 1 requests", "Yes: nothing was removed for 1 of 1 requests"

@@ -28,6 +28,7 @@ from unrecall.report.sentences import (
     number,
     p,
     percent,
+    reason,
     share,
     shares_together,
     span,
@@ -308,6 +309,19 @@ def test_an_attack_that_ruined_every_copy_has_no_choices_and_a_row_that_says_so(
     ruined, whole = (Reader(page([ruining(note)])).text for note in (NO_USE, "Another note."))
     assert (choices in whole, choices in ruined) == (True, False)
     assert (whole.count(NO_USE), ruined.count(NO_USE)) == (0, 2), "beside the attack, and in its row"
+
+
+def test_a_reason_is_a_sentence_without_the_name_of_a_class() -> None:
+    said = {
+        "Mine: expected a model to compare with, got none.": "It needs a model to compare with, and there was none.",
+        "CKA: expected two, got 1.5. Set beside=1.": "It needs two, and got 1.5. Set beside=1.",
+        "no interval: a few examples decide": "no interval: a few examples decide",
+    }
+    assert {note: reason(note) for note in said} == said
+    (note, sentence), *_ = said.items()
+    attacks = [a.model_copy(update={"note": note, "curves": []}) for a in full().attacks[:1]]
+    text = Reader(page([full().model_copy(update={"attacks": attacks})])).text
+    assert sentence in text and note not in text
 
 
 def test_numbers_are_short() -> None:
