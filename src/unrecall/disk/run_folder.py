@@ -97,8 +97,18 @@ def records_in(paths: list[Path]) -> list[Path]:
     for path in paths:
         if not path.exists():
             raise BadInput(f"{path}: expected a record or a folder of records, got nothing there. Check the path.")
-        records += sorted(path.rglob("record.json")) if path.is_dir() else [path]
+        records += _below(path) if path.is_dir() else [path]
     if not records:
         hint = "Name a record, or a folder that 'unrecall run', bench or audit has filled."
         raise BadInput(f"{paths[0]}: expected at least one record.json below it, got none. {hint}")
     return records
+
+
+def _below(folder: Path) -> list[Path]:
+    """The records below a folder and below the folders that it links to, each once, in order."""
+    linked = [path for path in folder.iterdir() if path.is_symlink() and path.is_dir()]
+    places: dict[Path, Path] = {}
+    for start in (folder, *linked):
+        for record in start.rglob("record.json"):
+            places.setdefault(record.resolve(), record)
+    return sorted(places.values())

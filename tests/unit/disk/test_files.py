@@ -434,6 +434,17 @@ def test_records_are_found_below_folders(tmp_path: Path) -> None:
         records_in([tmp_path / "empty"])
 
 
+def test_records_are_found_behind_links_to_folders_and_each_once(tmp_path: Path) -> None:
+    write_text(tmp_path / "runs/a/record.json", "{}")
+    links = tmp_path / "links"
+    links.mkdir()
+    (links / "there").symlink_to(tmp_path / "runs")
+    assert records_in([links]) == [links / "there/a/record.json"]
+    (tmp_path / "runs/again").symlink_to(tmp_path / "runs/a")
+    (tmp_path / "runs/round").symlink_to(tmp_path / "runs")
+    assert records_in([tmp_path / "runs"]) == [tmp_path / "runs/a/record.json"]
+
+
 def test_a_file_that_was_being_written_when_its_writer_was_killed_goes_with_the_next_writing(tmp_path: Path) -> None:
     (tmp_path / ".page.html.x1.part").write_text("half")
     (tmp_path / ".other.html.x1.part").write_text("half of another")
