@@ -124,7 +124,7 @@ def file_of(examples: Examples, index: int) -> str:
 
 
 def _places_of_files(data: Examples, name: str | PathLike[str]) -> dict[str, list[int]]:
-    """The places in a data set of each file, and of all files below each folder, by its whole path."""
+    """The places in a data set of each file, and of all files below each folder, by its whole path; links too."""
     files = getattr(data, "samples", None)
     if files is None:
         raise BadInput(
@@ -132,9 +132,11 @@ def _places_of_files(data: Examples, name: str | PathLike[str]) -> dict[str, lis
             "Give [i for i in range(len(data)) if ...]."
         )
     places: dict[str, list[int]] = {}
+    real = cache(Path.resolve)
     for i, (file, *_) in enumerate(files):
-        path = Path(file).resolve()
-        for part in (path, *path.parents):
+        path = Path(file).absolute()  # a link lies where it is, and where it leads to
+        folders = {*path.parents, *map(real, path.parents), *real(path).parents}
+        for part in {path, real(path), *folders}:
             places.setdefault(str(part), []).append(i)
     return places
 
@@ -145,9 +147,9 @@ def _places_of(data: Examples, name: str | PathLike[str], below: Mapping[str, li
     `below`: those of all files and folders.
     """
     root = Path(getattr(data, "root", ""))
-    places = below.get(str((root / name).resolve())) or below.get(str(Path(name).resolve()))
-    if places:
-        return places
+    for path in (root / name, Path(name)):
+        if places := below.get(str(path.absolute())) or below.get(str(path.resolve())):
+            return places
     files = [Path(file) for file, *_ in getattr(data, "samples", ())]
     names = [str(file.relative_to(root)) for file in files if root in file.parents]
     close = get_close_matches(str(name), names, n=1, cutoff=0.6) or names[:1]

@@ -39,6 +39,21 @@ def test_files_go_by_name_and_folders_for_all_in_them(chosen: object, indices: l
     assert split(Folder(DATA), chosen)[0].indices == indices  # type: ignore[arg-type]
 
 
+def test_a_link_lies_where_it_is_and_where_it_leads_to(tmp_path: Path) -> None:
+    """As DVC and git-annex keep files: ann's second picture is a link into a store, and all data are behind another."""
+    files = [tmp_path / "data/ann/1.png", tmp_path / "store/2.png", tmp_path / "data/bob/3.png"]
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    (tmp_path / "data/ann/2.png").symlink_to(files[1])
+    (tmp_path / "faces").symlink_to(tmp_path / "data")
+    data = Folder(DATA[:3])
+    data.root = str(tmp_path / "faces")
+    data.samples = [(f"{data.root}/{name}", 0) for name in ("ann/1.png", "ann/2.png", "bob/3.png")]
+    for name, indices in {"ann": [0, 1], tmp_path / "data/ann": [0, 1], "ann/2.png": [1], files[1].parent: [1]}.items():
+        assert split(data, [name])[0].indices == indices
+
+
 @pytest.mark.parametrize(
     ("data", "chosen", "message"),
     [
