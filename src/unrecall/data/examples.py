@@ -1,12 +1,17 @@
 """Examples, and batches of them; nothing here knows a modality."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import fields, is_dataclass
+from datetime import date
+from decimal import Decimal
 from difflib import get_close_matches
+from enum import Enum
 from functools import cache
 from numbers import Integral
 from os import PathLike
-from pathlib import Path
+from pathlib import Path, PurePath
+from pickle import PickleError
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -166,12 +171,33 @@ def iterate(examples: Examples) -> Iterator[Any]:
     return (examples[i] for i in range(len(examples)))
 
 
+UNREADABLE = (AttributeError, NotImplementedError, PickleError, RecursionError, TypeError, ValueError)
+"""What objects raise that don't tell what they hold."""
+
+
 def digest(item: Any) -> str:
-    """sha256 of an example, whatever it is made of: tensors, arrays, numbers, strings, and containers of them."""
+    """sha256 of an example, whatever it is made of: tensors, arrays, numbers, strings, and what holds such.
+
+    BadInput for what holds what can't be read, as a function or an open file, or itself.
+    """
     state = hashlib.sha256()
-    for part in _bytes(item):
-        state.update(part)
+    try:
+        for part in _bytes(item):
+            state.update(part)
+    except UNREADABLE as error:
+        reason = "it holds itself" if isinstance(error, RecursionError) else str(error).partition("\n")[0]
+        raise BadInput(
+            "example: expected tensors, arrays, numbers, texts and pictures, or tuples, dicts and dataclasses of them, "
+            f"got {type(item).__name__}, whose content can't be read ({reason:.200}). Give one of these in the data "
+            "set's [i]."
+        ) from error
     return state.hexdigest()
+
+
+TOLD_BY_REPR = (str, bytes, int, float, type(None), PurePath, date, Decimal, Enum)
+"""Classes whose objects' `repr` says all that they hold."""
+PLAIN_MODES = ("1", "L", "RGB", "RGBA", "I", "F")
+"""Pillow's modes of pictures whose numbers say all; others have a palette, or are easily taken for one of these."""
 
 
 _dtype_name = cache(str)
@@ -183,8 +209,8 @@ def _bytes(item: Any) -> Iterator[Any]:
     if isinstance(item, Tensor):
         item = _array(item)
     if isinstance(item, np.ndarray | np.generic):
-        if isinstance(item, np.generic) or item.ndim == 0:
-            yield f"{item.item()!r};".encode()
+        if item.ndim == 0:
+            yield from _bytes(item.item()) if item.dtype.hasobject else [f"{item.item()!r};".encode()]
         else:
             yield f"{_dtype_name(item.dtype)}{item.shape}".encode()
             if item.dtype.hasobject:
@@ -199,10 +225,29 @@ def _bytes(item: Any) -> Iterator[Any]:
         yield f"{len(item)}(".encode()
         for part in item:
             yield from _bytes(part)
-    elif isinstance(item, str | bytes | int | float | bool) or item is None:
+    elif isinstance(item, TOLD_BY_REPR):
         yield f"{item!r};".encode()
     else:
-        yield from _bytes(np.asarray(item))
+        yield from _bytes(_content(item))
+
+
+def _content(item: Any) -> Any:
+    """What an item of any other class holds: its fields, its numbers, or else what pickle would keep of it."""
+    if is_dataclass(item) and not isinstance(item, type):
+        return {field.name: getattr(item, field.name) for field in fields(item)}
+    if isinstance(item, Set):
+        return sorted(map(digest, item))
+    numbers = np.asarray(item)
+    if hasattr(item, "getpalette") and item.mode not in PLAIN_MODES:
+        return [item.mode, item.getpalette(None), item.info.get("transparency"), numbers]
+    if numbers.ndim or not numbers.dtype.hasobject:
+        return numbers
+    kept = item.__reduce_ex__(2)
+    if isinstance(kept, str):
+        return kept
+    _, values, *states = kept
+    parts = [list(state) if isinstance(state, Iterator) else state for state in states]
+    return [type(item).__qualname__, [value for value in values if not isinstance(value, type)], *parts]
 
 
 def _array(tensor: Tensor) -> np.ndarray:
@@ -231,12 +276,14 @@ def is_finite(item: Any) -> bool:
         return bool(item.isfinite().all())
     if isinstance(item, Mapping):
         return all(map(is_finite, item.values()))
-    if isinstance(item, list | tuple):
+    if isinstance(item, list | tuple | Set):
         return all(map(is_finite, item))
     if isinstance(item, np.ndarray | np.generic | float):
         array = np.asarray(item)
+        if array.dtype.hasobject:
+            return is_finite(array.tolist())
         return array.dtype.kind not in "fc" or bool(np.isfinite(array).all())
-    return True
+    return isinstance(item, TOLD_BY_REPR) or is_finite(_content(item))
 
 
 def batch_size(batch: Batch) -> int:

@@ -1,13 +1,20 @@
 """Splitting a data set into what must go and what stays."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
+from hashlib import sha256
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from unrecall.data.examples import digest, file_of, split
+from unrecall.data.examples import digest, file_of, is_finite, split
 from unrecall.errors import BadInput
 
 DATA = [(torch.tensor([float(i)]), i % 2) for i in range(6)]
@@ -101,3 +108,59 @@ def test_one_index_is_a_choice_of_one() -> None:
 
 def test_keys_of_two_kinds_are_told_apart() -> None:
     assert digest({1: "a", "b": 2}) == digest({"b": 2, 1: "a"}) != digest({"1": "a", "b": 2})
+
+
+@dataclass
+class Sample:
+    input: Any
+    label: int = 0
+
+
+class Slotted:
+    __slots__ = ("input",)
+
+    def __init__(self, input: Any) -> None:
+        self.input = input
+
+
+def coloured(colour: tuple[int, ...]) -> Image.Image:
+    picture = Image.new("P", (2, 2), 0)
+    picture.putpalette([*colour, *(0,) * 765])
+    return picture
+
+
+@pytest.mark.parametrize("holding", [Sample, Slotted, SimpleNamespace, lambda input: {"a": [Sample(input)]}])
+def test_objects_are_told_apart_by_all_that_they_hold(holding: Callable[..., object]) -> None:
+    """PyTorch's `repr` leaves out the middle of a long tensor, and shows four digits of a number."""
+    long, other = torch.zeros(2000), torch.zeros(2000)
+    other[1000] = 1e-6
+    assert digest(holding(input=long)) == digest(holding(input=long.clone())) != digest(holding(input=other))
+    other[1000] = torch.nan
+    assert is_finite(holding(input=long)) and not is_finite(holding(input=other))
+
+
+def test_pictures_of_other_colours_and_sets_are_told_apart() -> None:
+    red, green = coloured((255, 0, 0)), coloured((0, 255, 0))
+    assert digest((red, 1)) == digest((red.copy(), 1)) != digest((green, 1))
+    grey = Image.new("L", (2, 2), 3)
+    assert digest(grey) == digest(np.asarray(grey))
+    assert digest({"a", "b"}) == digest({"b", "a"}) != digest({"a", "c"})
+
+
+def test_keys_are_what_they_were() -> None:
+    """Of these `repr` says all; what is kept on disk under their keys stays valid."""
+    for item in (Path("a.png"), date(2026, 1, 2), Decimal("1.50"), 3 + 2j, None, True, "a"):
+        assert digest(item) == sha256(f"{item!r};".encode()).hexdigest()
+
+
+@pytest.mark.parametrize("held", [lambda: 0, Sample, (i for i in range(3))])
+def test_what_tells_no_content_is_refused(held: object) -> None:
+    with pytest.raises(BadInput, match=r"example: expected tensors, .* got Sample, whose content can't be read \("):
+        digest(Sample(held))
+
+
+def test_what_holds_itself_is_refused() -> None:
+    ring = SimpleNamespace()
+    ring.own = ring
+    with pytest.raises(BadInput, match=r"SimpleNamespace, whose content can't be read [(]it holds itself"):
+        digest(ring)
