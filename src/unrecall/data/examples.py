@@ -12,7 +12,7 @@ from numbers import Integral
 from os import PathLike
 from pathlib import Path, PurePath
 from pickle import PickleError
-from typing import Any, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -263,6 +263,35 @@ def _array(tensor: Tensor) -> np.ndarray:
         return values.numpy()
     except TypeError:
         return values.reshape(-1).view(torch.uint8).numpy()
+
+
+class NumberForm(NamedTuple):
+    """The format of numbers, and how many dimensions their array has; none for a single number."""
+
+    format: str
+    dimensions: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.format} of {self.dimensions} dimensions" if self.dimensions else self.format
+
+
+def number_forms(item: Any, place: str = "") -> Iterator[tuple[str, NumberForm]]:
+    """The form of each number and array of an example, and its place there, as `[1]`.
+
+    Floats that are no whole numbers are left out: no integer equals them.
+    """
+    if isinstance(item, Mapping):
+        for key in item:
+            yield from number_forms(item[key], f"{place}[{key!r}]")
+    elif isinstance(item, list | tuple):
+        for i, part in enumerate(item):
+            yield from number_forms(part, f"{place}[{i}]")
+    elif isinstance(item, Tensor | np.ndarray) and item.ndim:
+        yield place, NumberForm(str(item.dtype).removeprefix("torch."), item.ndim)
+    elif isinstance(item, Tensor | np.ndarray | np.generic | int | float):
+        value = item if isinstance(item, int | float) else item.item()
+        if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
+            yield place, NumberForm(type(value).__name__)
 
 
 def not_finite(where: str) -> BadInput:

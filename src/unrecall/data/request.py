@@ -14,7 +14,18 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from unrecall.data.enough import FEWEST_TO_HALVE, OTHERS
-from unrecall.data.examples import Absent, Examples, Selection, digest, evenly, is_finite, not_finite, split_off
+from unrecall.data.examples import (
+    Absent,
+    Examples,
+    NumberForm,
+    Selection,
+    digest,
+    evenly,
+    is_finite,
+    not_finite,
+    number_forms,
+    split_off,
+)
 from unrecall.data.identity import CONTENT, Identities, by_content, identities, made_key
 from unrecall.errors import BadInput, MissingReference
 
@@ -112,22 +123,27 @@ class Request:
             )
         _check_groups(self)
         _check_pairs(self)
-        self._check_lasting()
+        first = self._check_lasting()
         if not self._by_id:  # of parts of a request nothing is to be said that was right of the whole
+            _check_forms(first)
             _check_repeats(self.identities["holdout"].values, self.groups)
         self.check_apart({name: own.values for name, own in self.identities.items()})
         vars(self)["_by_id"] = {}  # an id is another's once its object is gone
 
-    def _check_lasting(self) -> None:
-        """BadInput where an example isn't the same when it is read again.
+    def _check_lasting(self) -> dict[str, Any]:
+        """BadInput where an example isn't the same when it is read again; gives the first of each set.
 
         The first and the middle one of each set, as a task reads all of them again; more where nobody does, once.
         """
-        many = self.indexed and not self._by_id
+        many, first = self.indexed and not self._by_id, dict[str, Any]()
         for name, examples in self.sets.items():
             few = {0, len(examples) // 2} if len(examples) else set[int]()
             for i in evenly(len(examples), READ_TWICE) if many else few:
-                check_same(digest(examples[i]), digest(examples[i]), f"{name}[{i}]")
+                item = examples[i]
+                check_same(digest(item), digest(examples[i]), f"{name}[{i}]")
+                if i == 0:
+                    first[name] = item
+        return first
 
     def check_apart(self, digests: Mapping[str, Sequence[str]]) -> None:
         """BadInput where forget has an example twice, or two sets share one; `digests`: what each of each set is."""
@@ -343,6 +359,19 @@ def _check_groups(request: Request) -> None:
             f"Request: expected nobody in forget and in holdout, got '{both[0]}' in both. Take these examples out of "
             "holdout: they are no example of somebody who was never trained on."
         )
+
+
+def _check_forms(items: Mapping[str, Any]) -> None:
+    """BadInput where examples, one a set, have a number, or an array, in two forms: the same one looks like another."""
+    forms: dict[tuple[str, bool], tuple[str, NumberForm]] = {}
+    for name, item in items.items():
+        for place, form in number_forms(item):
+            first, other = forms.setdefault((place, form.dimensions > 0), (name, form))
+            if other != form:
+                raise BadInput(
+                    f"Request: expected numbers in one form in all sets, got {other} in {first}[0]{place} and {form} "
+                    f"in {name}[0]{place}. Bring them into one form, or an example that is in both sets goes unnoticed."
+                )
 
 
 def _check_repeats(holdout: Sequence[str], groups: Mapping[str, Sequence[str]] | None) -> None:

@@ -1,6 +1,7 @@
 """What a request refuses, and what it is known by."""
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -58,6 +59,33 @@ def test_sets_may_not_share_an_example(first: str, second: str) -> None:
 def test_holdout_and_test_share_nothing() -> None:
     with pytest.raises(BadInput, match="holdout and test to share nothing"):
         request_with(test=[*TEST, HOLDOUT[0]])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            lambda x, y: (x.double(), y),
+            r"float64 of 3 dimensions in forget\[0\]\[0\] and float32 of 3 dimensions in",
+        ),
+        (
+            lambda x, y: (x[0].numpy(), y),
+            r"float32 of 2 dimensions in forget\[0\]\[0\] and float32 of 3 dimensions in",
+        ),
+        (lambda x, y: (x, float(y)), r"float in forget\[0\]\[1\] and int in retain\[0\]\[1\]"),
+        (lambda x, y: (x, torch.tensor(float(y))), r"float in forget\[0\]\[1\] and int in retain\[0\]\[1\]"),
+    ],
+)
+def test_a_forgotten_example_in_another_number_form_is_no_other(change: Callable[..., Any], said: str) -> None:
+    with pytest.raises(BadInput, match=f"numbers in one form in all sets, got {said}"):
+        request_with(forget=[change(*item) for item in FORGET], retain=[*RETAIN, *FORGET])
+
+
+def test_numbers_that_are_alike_are_in_one_form() -> None:
+    """NumPy's and Python's numbers, arrays and tensors; of fractions, texts and lengths nothing is asked."""
+    mixed = [(x.numpy(), np.int64(y)) for x, y in RETAIN]
+    assert request_with(retain=mixed).fingerprint == request_with().fingerprint
+    Request(*([{"age": age, "ids": torch.ones(age), "text": age}] for age in (3, 4)), [{"age": 2.5, "ids": "none"}])
 
 
 def test_a_forget_example_named_twice_is_refused() -> None:
@@ -169,14 +197,13 @@ def test_with_validation_of_a_holdout_that_is_one_persons() -> None:
 
 def test_what_turns_up_in_turns_is_in_both_halves() -> None:
     """A holdout that goes through its classes in order leaves all of them to the audit."""
-    turns = [(torch.full((1,), float(i)), i % 10) for i in range(1000, 1200)]
+    turns = [(torch.full((1, 4, 4), float(i)), i % 10) for i in range(1000, 1200)]
     request = request_with(holdout=turns).with_validation()
     for half in (request.validation, request.holdout):
         counts = np.bincount([label for _, label in iterate(half or ())], minlength=10)
         assert counts.min() >= 5
-    assert [float(x[0]) for x, _ in iterate(request.holdout)] == sorted(
-        float(x[0]) for x, _ in iterate(request.holdout)
-    )
+    values = [float(x.max()) for x, _ in iterate(request.holdout)]
+    assert values == sorted(values)
 
 
 LABELS = [i % 3 for i in range(30)]

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 import unrecall as ur
 from tests.worlds import CPU, World, network
+from unrecall.data.examples import iterate
 from unrecall.data.request import Request
 from unrecall.errors import BadInput
 from unrecall.experiment.tune import tune
@@ -55,7 +56,8 @@ def pairs(n: int, seed: int, label: Callable[[int], Any] = int) -> list[tuple[Te
 
 
 def request(label: Callable[[int], Any] = int, **sets: Any) -> Request:
-    usual = {"forget": pairs(8, 1, label), "retain": pairs(24, 2, label), "holdout": pairs(8, 3), "test": pairs(8, 4)}
+    counts = {"forget": 8, "retain": 24, "holdout": 8, "test": 8}
+    usual = {name: pairs(count, seed, label) for seed, (name, count) in enumerate(counts.items(), 1)}
     return Request(**{**usual, **sets})
 
 
@@ -137,7 +139,8 @@ def test_models_that_can_not_be_changed_are_refused(act: Act) -> None:
 
 
 def test_whole_numbers_in_double_precision_are_read() -> None:
-    doubled = request(float, forget=[(x.double(), float(y)) for x, y in pairs(8, 1)])
+    sets = request().sets
+    doubled = request(**{name: [(x.double(), float(y)) for x, y in iterate(sets[name])] for name in sets})
     model = nn.Linear(4, 3)
     for method in (ur.methods.Finetune(), ur.methods.SSD()):
         first, second = (method.unlearn(model, job(asked)).state_dict() for asked in (doubled, request()))
