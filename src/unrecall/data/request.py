@@ -1,11 +1,10 @@
 """A request: the examples that must go, and those that they are compared with; nothing here knows a modality."""
 
 import hashlib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from copy import copy
 from dataclasses import dataclass, field, fields
 from functools import cached_property
-from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 from unicodedata import normalize
@@ -22,6 +21,7 @@ from unrecall.data.examples import (
     digest,
     evenly,
     is_finite,
+    iterate,
     not_finite,
     number_forms,
     split_off,
@@ -107,26 +107,16 @@ class Request:
         for name, hint in EMPTY.items():
             if len(self[name]) == 0 and not (name in ("holdout", "test") and isinstance(self[name], Absent)):
                 raise BadInput(f"Request: expected a non-empty {name} set, got 0 examples. {hint}")
-        if not isinstance(self.masked, tuple | list) or not all(type(label) is int for label in self.masked):
-            raise BadInput(
-                f"Request: expected masked to hold the classes that are forgotten whole, got {self.masked!r}. Give "
-                "whole numbers in a tuple, as (3,), or leave it out."
-            )
-        if self.kind not in get_args(Kind) or (self.kind == "class") != bool(self.masked):
-            raise BadInput(
-                f"Request: expected masked to name the forgotten classes for kind='class' and for no other, and kind "
-                f"to be one of {', '.join(get_args(Kind))}, got kind='{self.kind}' and masked={self.masked}."
-            )
+        vars(self).update(masked=_masked(self.kind, self.masked))
         if self.control not in get_args(Control):
             raise BadInput(
                 f"Request: expected control to be one of {', '.join(get_args(Control))}, got '{self.control}'."
             )
-        _check_groups(self)
-        _check_pairs(self)
+        vars(self).update(groups=_groups(self), pairs=_pairs(self))
         first = self._check_lasting()
         if not self._by_id:  # of parts of a request nothing is to be said that was right of the whole
             _check_forms(first)
-            _check_repeats(self.identities["holdout"].values, self.groups)
+            _check_repeats(self)
         self.check_apart({name: own.values for name, own in self.identities.items()})
         vars(self)["_by_id"] = {}  # an id is another's once its object is gone
 
@@ -150,8 +140,7 @@ class Request:
         places = {name: _places(texts) for name, texts in digests.items()}
         for i, key in enumerate(digests["forget"]):
             if places["forget"][key] != i:
-                if not is_finite(self.forget[i]):  # all such look alike, and none is a duplicate
-                    raise not_finite(f"forget[{places['forget'][key]}]")
+                _refuse_not_finite("forget", self.forget)
                 raise BadInput(
                     f"Request: expected each forget example once, got example {i} equal to {places['forget'][key]}. "
                     "Remove the duplicate."
@@ -330,19 +319,54 @@ def _half(of: Sequence[Any], most: int | None = None) -> set[Any]:
     return {of[i] for i in order[: (len(of) + 1) // 2][:most]}
 
 
-def _check_groups(request: Request) -> None:
-    """BadInput unless groups name somebody for each example of both arms, and nobody is in both."""
-    groups = request.groups
-    if groups is None:
-        return
-    if not isinstance(groups, Mapping):
+def _listed(values: Any) -> list[Any] | None:
+    """Values as Python's own in a list, however they are given: as an array or a tensor, or to be read once.
+
+    None where they have no order.
+    """
+    if isinstance(values, str | Mapping | Set) or not isinstance(values, Iterable) or _is_single(values):
+        return None
+    return [value.item() if _is_single(value) else value for value in values]
+
+
+def _is_single(value: Any) -> bool:
+    """Whether something is one of NumPy's or PyTorch's numbers or texts."""
+    return getattr(value, "ndim", None) == 0
+
+
+def _masked(kind: str, masked: Any) -> tuple[int, ...]:
+    """The classes that are forgotten whole; BadInput unless they are numbers, and there for kind='class' alone."""
+    labels = _listed(masked)
+    if labels is None or not all(type(label) is int for label in labels):
         raise BadInput(
-            f"Request: expected groups by split, got {type(groups).__name__}. Say whose each example is: "
+            f"Request: expected masked to hold the classes that are forgotten whole, got {masked!r}. Give whole "
+            "numbers in a tuple, as (3,), or leave it out."
+        )
+    if kind not in get_args(Kind):
+        raise BadInput(
+            f"Request: expected kind to be one of {', '.join(get_args(Kind))}, got kind='{kind}'. Leave it out for "
+            "single records, and say whose they are by groups."
+        )
+    if (kind == "class") != bool(labels):
+        raise BadInput(
+            f"Request: expected masked to name the forgotten classes for kind='class' and for no other, got "
+            f"kind='{kind}' and masked={tuple(labels)}. Give both, as kind='class', masked=(3,), or neither."
+        )
+    return tuple(labels)
+
+
+def _groups(request: Request) -> dict[str, list[str]] | None:
+    """Whose each example of both arms is; BadInput unless each is somebody's, and nobody is in both."""
+    if request.groups is None:
+        return None
+    if not isinstance(request.groups, Mapping):
+        raise BadInput(
+            f"Request: expected groups by split, got {type(request.groups).__name__}. Say whose each example is: "
             'groups={"forget": ["Ann", ...], "holdout": ["Bob", ...]}.'
         )
-    for arm in ("forget", "holdout"):
-        count, names = len(request[arm]), groups.get(arm, ())
-        names = list(names) if isinstance(names, Iterable) else []
+    groups = {arm: _listed(request.groups.get(arm)) or [] for arm in ("forget", "holdout")}
+    for arm, names in groups.items():
+        count = len(request.sets[arm])
         if len(names) != count or not all(isinstance(name, str) for name in names):
             raise BadInput(
                 f"Request: expected groups to name whose each of {count} {arm} examples is, got {len(names)} names. "
@@ -359,6 +383,7 @@ def _check_groups(request: Request) -> None:
             f"Request: expected nobody in forget and in holdout, got '{both[0]}' in both. Take these examples out of "
             "holdout: they are no example of somebody who was never trained on."
         )
+    return groups
 
 
 def _check_forms(items: Mapping[str, Any]) -> None:
@@ -374,11 +399,20 @@ def _check_forms(items: Mapping[str, Any]) -> None:
                 )
 
 
-def _check_repeats(holdout: Sequence[str], groups: Mapping[str, Sequence[str]] | None) -> None:
+def _refuse_not_finite(name: str, examples: Examples) -> None:
+    """BadInput for the first example of a set that holds NaN or infinity: such look alike, and are no duplicates."""
+    for i, item in enumerate(iterate(examples)):
+        if not is_finite(item):
+            raise not_finite(f"{name}[{i}]")
+
+
+def _check_repeats(request: Request) -> None:
     """BadInput where more than a few examples of holdout are there several times; with groups, under several names."""
+    holdout, groups = request.identities["holdout"].values, request.groups
     units = set(holdout) if groups is None else set(zip(holdout, groups["holdout"], strict=True))
     repeats = len(holdout if groups is None else units) - len(set(holdout))
     if repeats > max(1, REPEATED * len(holdout)):
+        _refuse_not_finite("holdout", request.holdout)
         whose = "" if groups is None else ", each one person's"
         raise BadInput(
             f"Request: expected a holdout of different examples{whose}, got {repeats} of {len(holdout)} that are there "
@@ -386,26 +420,27 @@ def _check_repeats(holdout: Sequence[str], groups: Mapping[str, Sequence[str]] |
         )
 
 
-def _check_pairs(request: Request) -> None:
-    """BadInput unless a planted holdout is made of the other wordings of forget, each named once, and no other is."""
+def _pairs(request: Request) -> list[int] | None:
+    """Where in holdout the other wording of each forget example is; BadInput unless each place is named once."""
     if (request.control == "planted") != (request.pairs is not None):
         raise BadInput(
             "Request: expected pairs with control='planted' and with no other, got one without the other. Give the "
             "place in holdout of each forget example's other wording, as check_manifest does."
         )
-    pairs: Any = request.pairs
-    places = getattr(pairs, "tolist", lambda: list(pairs) if isinstance(pairs, Iterable) else [])()
-    named = all(isinstance(place, Integral) for place in places) and sorted(places) == list(range(len(request.forget)))
-    if request.pairs is not None and not named:
+    if request.pairs is None:
+        return None
+    places, count = _listed(request.pairs) or [], len(request.forget)
+    if not all(type(place) is int for place in places) or sorted(places) != list(range(count)):
         raise BadInput(
-            f"Request: expected pairs to name each of {len(request.forget)} holdout places once, got others. Give the "
-            "place of each forget example's other wording."
+            f"Request: expected pairs to name each of {count} holdout places once, got others. Give the place of each "
+            "forget example's other wording."
         )
-    if request.pairs is not None and (len(request.holdout) != len(request.forget) or request.groups is not None):
+    if len(request.holdout) != count or request.groups is not None:
         raise BadInput(
-            f"Request: expected a planted holdout of {len(request.forget)} other wordings and no groups, got "
+            f"Request: expected a planted holdout of {count} other wordings and no groups, got "
             f"{len(request.holdout)} examples. Leave the others, and groups, out."
         )
+    return places
 
 
 def _check_set(name: str, examples: Any) -> None:

@@ -134,7 +134,7 @@ def test_a_class_request_names_its_classes() -> None:
 
 
 def test_a_misspelt_kind_is_refused() -> None:
-    with pytest.raises(BadInput, match="one of samples, class, concept, backdoor, got kind='klass'"):
+    with pytest.raises(BadInput, match=r"one of samples, class, concept, backdoor, got kind='klass'\. .*by groups"):
         request_with(kind="klass")
 
 
@@ -354,6 +354,7 @@ def test_examples_that_change_lose_their_owners() -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
+        ({"groups": {"forget": "AB", "holdout": ["Ben"] * 8}}, "each of 2 forget examples is, got 0 names"),
         ({"groups": {"forget": ["Ann"], "holdout": ["Ben"] * 8}}, "each of 2 forget examples is, got 1 names"),
         ({"groups": {"forget": ["Ann"] * 2}}, "each of 8 holdout examples is, got 0 names"),
         ({"groups": {"forget": ["Ann"] * 2, "holdout": ["Ann"] * 8}}, "got 'Ann' in both"),
@@ -396,10 +397,48 @@ def test_what_was_tuned_on_is_taken_out_of_holdout_and_test() -> None:
     assert request.unseen({digest(data[9])}).groups == groups
 
 
-def test_pairs_may_be_a_tensor() -> None:
-    swapped = torch.tensor([*range(1, len(FORGET)), 0])
-    request = request_with(holdout=HOLDOUT[: len(FORGET)], pairs=swapped, control="planted")
-    assert request.pairs is swapped
+@pytest.mark.parametrize("given", [tuple, np.array, torch.tensor, iter, lambda places: map(np.int64, places)])
+def test_pairs_may_be_given_in_any_form(given: Callable[[list[int]], Any]) -> None:
+    swapped = [*range(1, len(FORGET)), 0]
+    sets = {"holdout": HOLDOUT[: len(FORGET)], "control": "planted"}
+    request = request_with(pairs=given(swapped), **sets)
+    assert request.pairs == swapped
+    assert request.fingerprint == request_with(pairs=swapped, **sets).fingerprint
+
+
+@pytest.mark.parametrize("given", [tuple, np.array, iter, lambda names: [*map(np.str_, names)]])
+def test_groups_may_be_given_in_any_form(given: Callable[[list[str]], Any]) -> None:
+    named = {"forget": ["Ann", "Ann"], "holdout": [*"BBCCDDEE"]}
+    request = owned(groups={arm: given(names) for arm, names in named.items()})
+    assert request.groups == named
+    assert request.fingerprint == owned(groups=named).fingerprint
+
+
+@pytest.mark.parametrize("masked", [[0, 1], np.array([0, 1]), (np.int64(0), torch.tensor(1)), range(2)])
+def test_masked_classes_may_be_given_in_any_form(masked: Any) -> None:
+    request = request_with(kind="class", masked=masked)
+    assert request.masked == (0, 1)
+    assert request.fingerprint == request_with(kind="class", masked=(0, 1)).fingerprint
+
+
+def test_fingerprints_of_owners_and_pairs_are_what_they_were() -> None:
+    """Records are kept under them."""
+    data = [([i], i % 2) for i in range(12)]
+    groups = {"forget": ["a", "a"], "holdout": ["b", "c"]}
+    fingerprints = [
+        Request(data[:2], data[2:4], data[4:6], data[6:], groups=groups).fingerprint,
+        Request(data[:2], data[2:4], data[4:6], data[6:], pairs=[1, 0], control="planted").fingerprint,
+        Request(data[0:4:2], data[1:5:2], data[6:8], data[8:], kind="class", masked=(0,)).fingerprint,
+    ]
+    assert [text[:8] for text in fingerprints] == ["9bcf81b8", "e2efe53a", "7049f56f"]
+
+
+def test_nan_is_called_so_where_it_makes_examples_alike() -> None:
+    nothing = [(x * torch.nan, y) for x, y in blobs(40, 4, 2)]
+    with pytest.raises(BadInput, match=r"^holdout\[1\]: expected finite inputs"):
+        request_with(holdout=[HOLDOUT[0], *nothing])
+    with pytest.raises(BadInput, match=r"^forget\[0\]: expected finite inputs"):
+        request_with(forget=[*nothing[:2], nothing[1]])
 
 
 @pytest.mark.parametrize(
