@@ -52,6 +52,7 @@ class Selection:
 
     def __init__(self, whole: Examples, indices: Sequence[int]) -> None:
         self.whole, self.indices = whole, list(indices)
+        check_indices("Selection", self.indices)
         outside = next((i for i in self.indices if not 0 <= i < len(whole)), None)
         if outside is not None:
             raise BadInput(
@@ -66,6 +67,14 @@ class Selection:
 
     def __getitems__(self, indices: Sequence[int], /) -> Sequence[Any]:
         return several(self.whole, [self.indices[i] for i in indices])
+
+
+def check_indices(owner: str, indices: Sequence[int]) -> None:
+    """BadInput where what picks examples are truth values, or anything else that are no whole numbers."""
+    kind = np.asarray(indices).dtype.kind
+    if len(indices) and kind not in "iu":
+        advice = "[i for i, chosen in enumerate(mask) if chosen]" if kind == "b" else "[3, 17, ...]"
+        raise BadInput(f"{owner}: expected indices, got {indices[0]!r:.40}. Give whole numbers: {advice}.")
 
 
 def several(examples: Examples, indices: Sequence[int]) -> Sequence[Any]:

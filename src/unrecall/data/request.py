@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias, get_args
 from unicodedata import normalize
 
 import torch
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset, Subset
 
 from unrecall.data.enough import FEWEST_TO_HALVE, OTHERS
 from unrecall.data.examples import (
@@ -18,6 +18,7 @@ from unrecall.data.examples import (
     Examples,
     NumberForm,
     Selection,
+    check_indices,
     digest,
     evenly,
     is_finite,
@@ -465,6 +466,9 @@ def _check_set(name: str, examples: Any) -> None:
         advice = f"Read them into a list, which holds all of them in memory: {name}=list(data)."
     if advice:
         raise BadInput(f"Request: expected {name} to be a data set with len() and [i], got {kind}. {advice}")
+    while isinstance(examples, Subset):
+        check_indices(f"{name}: Subset", examples.indices)
+        examples = examples.dataset
 
 
 def check_same(before: str, now: str, where: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import Subset
 
 from tests.worlds import CPU, blobs, network
 from unrecall.data.examples import Joined, Selection, digest, iterate
@@ -144,6 +145,18 @@ def test_a_part_refuses_an_index_out_of_range(index: int) -> None:
         Selection(DATA, [0, index])
     part = Selection(DATA, [7, 3])
     assert [part[0][1], part[1][1], len(part)] == [3, 3, 2]
+
+
+def test_truth_values_are_no_indices() -> None:
+    mask = np.arange(40) < 4
+    for given in (mask, mask.tolist(), torch.from_numpy(mask)):
+        with pytest.raises(BadInput, match=r"Selection: expected indices, got .*True.* enumerate\(mask\) if chosen"):
+            Selection(DATA, given)
+    for part in (Subset(DATA, mask), Subset(Subset(DATA, mask), [0, 1])):  # type: ignore[arg-type]
+        with pytest.raises(BadInput, match=r"forget: Subset: expected indices, got .*True"):
+            request_with(forget=part)
+    with pytest.raises(BadInput, match=r"expected indices, got 1\.0\. Give whole numbers: \[3, 17"):
+        Selection(DATA, [1.0])  # type: ignore[list-item]
 
 
 def test_fingerprint_is_of_content_in_order_and_independent_of_containers() -> None:
