@@ -197,6 +197,15 @@ def check_class_request(request: Request, forgotten: set[int], retained: set[int
         )
 
 
+def check_class_holdout(request: Request, unseen: set[int]) -> None:
+    """BadInput where holdout has none of the classes that are forgotten whole, which it is said to share."""
+    if len(request.holdout) and not unseen & set(request.masked):
+        raise BadInput(
+            f"Request: expected holdout to have examples of classes {sorted(request.masked)}, which are forgotten, got "
+            "none. Give such as were never trained on, or leave holdout out."
+        )
+
+
 def check_samples_request(forgotten: set[int], retained: set[int]) -> None:
     """BadInput where retain has no class of forget: whole classes go, which no model that stays will know."""
     if not forgotten & retained:

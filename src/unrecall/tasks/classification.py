@@ -20,7 +20,14 @@ from unrecall.nn.hooks import frozen, in_training, mode, uncompiled
 from unrecall.nn.usable import check_finite
 from unrecall.record.schema import Exhibit
 from unrecall.spec.parameters import takes
-from unrecall.tasks.base import Task, check_class_request, check_samples_request, down_to_layers, parts_of
+from unrecall.tasks.base import (
+    Task,
+    check_class_holdout,
+    check_class_request,
+    check_samples_request,
+    down_to_layers,
+    parts_of,
+)
 from unrecall.tasks.hook_key import hook_key
 from unrecall.tasks.input_difficulty import Labelled, difficulty_of_inputs, shrunk
 from unrecall.tasks.labelled import Example, check_class_numbers, check_logits, check_no_probabilities, example
@@ -316,6 +323,8 @@ class Classification(Task):
             labels = {name: self._check_examples(name, request, classes, shape) for name in request.sets}
             if request.kind == "class":
                 check_class_request(request, labels["forget"], labels["retain"])
+                rare = not labels["holdout"] & labels["forget"]  # perhaps too rare to be among those that were checked
+                check_class_holdout(request, self._classes(request.holdout) if rare else labels["holdout"])
             if request.kind == "samples" and len(request.retain):
                 rare = not labels["forget"] & labels["retain"]  # perhaps too rare to be among those that were checked
                 check_samples_request(labels["forget"], self._classes(request.retain) if rare else labels["retain"])

@@ -18,7 +18,7 @@ from unrecall.nn.hooks import mode
 from unrecall.nn.usable import check_finite
 from unrecall.record.schema import Exhibit
 from unrecall.tasks import dual_encoder
-from unrecall.tasks.base import Task, check_class_request
+from unrecall.tasks.base import Task, check_class_holdout, check_class_request
 from unrecall.tasks.pictures import coarse, png
 from unrecall.tasks.strings import plain, readable
 
@@ -222,7 +222,9 @@ class Pairs(Task):
                     self._check_pair(item, f"{split}[{i}]", shape)
                     self._check_tokens(item["caption"], f"{split}[{i}]", limits)
             if request.kind == "class":
-                check_class_request(request, *(set(self.labels(request[split]).tolist()) for split in SPLITS[:2]))
+                labels = [set(self.labels(request[split]).tolist()) for split in SPLITS[:3]]
+                check_class_request(request, *labels[:2])
+                check_class_holdout(request, labels[2])
         self._check_towers(model, [request.forget[0], request.retain[0]])
         request.checked.add(looked_for)
 

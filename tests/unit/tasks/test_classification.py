@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from tests.worlds import World, blobs, network
+from unrecall.data.examples import Absent, iterate
 from unrecall.data.request import SPLITS, Request
 from unrecall.errors import BadInput, NotSupported
 from unrecall.models.observe import observe
@@ -178,6 +179,14 @@ def test_check_refuses_inputs_of_another_shape(samples_world: World) -> None:
     broken = with_first(samples_world.request, "test", lambda x, y: (torch.zeros(1, 5, 5), y))
     with pytest.raises(BadInput, match=r"test\[0\]: expected inputs of shape \(1, 4, 4\), got \(1, 5, 5\)"):
         TASK.check(samples_world.original, broken)
+
+
+def test_a_class_request_has_its_class_in_holdout(class_world: World) -> None:
+    others = [item for item in iterate(class_world.request.test) if item[1] != 0]
+    request = replace(class_world.request, holdout=others[:8], test=others[8:])
+    with pytest.raises(BadInput, match=r"holdout to have examples of classes \[0\].* leave holdout out"):
+        TASK.check(class_world.original, request)
+    TASK.check(class_world.original, replace(request, holdout=Absent("none is unseen")))
 
 
 def test_check_refuses_a_forgotten_class_that_the_model_has_no_output_for(class_world: World) -> None:
