@@ -117,6 +117,7 @@ def at_least(least: int, *, or_none: bool = False) -> Callable[[object], bool]:
 NOTHING = type(None)
 ONE_EXAMPLE = "Expected more than 1 value per channel"
 """What PyTorch says where BatchNorm should train on one example."""
+UNFREEZE = "Unfreeze them: for p in model.parameters(): p.requires_grad_(True)."
 FREEZE_BATCHNORM = (
     "batch: expected two examples or more where BatchNorm trains, got one. Set fit.batchnorm=frozen, or choose a "
     "method that doesn't train on what must be forgotten alone."

@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from unrecall.data.examples import Batch, Examples, Selection, batch_size
 from unrecall.data.signals import Rows
-from unrecall.errors import BadInput, built_in
+from unrecall.errors import UNFREEZE, BadInput, built_in
 from unrecall.models.observe import in_order, repeated
 from unrecall.nn.hooks import mode, without_checkpointing
 from unrecall.tasks.base import Task
@@ -198,7 +198,7 @@ def trainable(model: nn.Module) -> Weights:
     """Gives the trainable parameters, detached, by name; BadInput where there is none."""
     weights = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
     if not weights:
-        raise BadInput("importance: expected at least one trainable parameter, got none. Unfreeze the model.")
+        raise BadInput(f"importance: expected at least one trainable parameter, got none. {UNFREEZE}")
     return weights
 
 

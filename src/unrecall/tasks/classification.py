@@ -336,7 +336,8 @@ class Classification(Task):
 
     def _outputs(self, model: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """What a model gives in eval and in train mode, where there is more than one input; BadInput where nothing."""
-        with mode(model, training=False), torch.no_grad(), _accepting(f"inputs {tuple(inputs.shape)}"):
+        accepting = _accepting(f"inputs {tuple(inputs.shape)}", _channels_last(model, inputs))
+        with mode(model, training=False), torch.no_grad(), accepting:
             output = self._logits(model, inputs)
             if len(inputs) == 1:  # BatchNorm takes no single one
                 return output, output
@@ -397,8 +398,14 @@ class Classification(Task):
         return coarse(self._read(item, "example").input, self.bounds).numpy().tobytes()
 
 
+def _channels_last(model: nn.Module, inputs: Tensor) -> bool:
+    """Whether inputs have the channels last that the model's first convolution expects before height and width."""
+    channels = next((module.in_channels for module in model.modules() if isinstance(module, nn.Conv2d)), None)
+    return inputs.ndim == 4 and inputs.shape[-1] == channels != inputs.shape[1]
+
+
 @contextmanager
-def _accepting(what: str) -> Iterator[None]:
+def _accepting(what: str, channels_last: bool = False) -> Iterator[None]:
     """BadInput, with what to do, where a model takes no inputs in this block; `what`: these, in words."""
     try:
         yield
@@ -406,11 +413,14 @@ def _accepting(what: str) -> Iterator[None]:
         if out_of_memory(error):
             raise
         line = (str(error).splitlines() or [type(error).__name__])[0]
+        hook = "forward=lambda model, inputs: model(inputs.to(next(model.parameters()).dtype))"
         advice = "Bring float32 inputs into its shape and precision: "
-        inputs = "inputs.to(next(model.parameters()).dtype)"
-        if "indices" in line or "Long" in line:
-            advice, inputs = "Inputs that are numbers of words become whole numbers again by ", "inputs.long()"
+        if channels_last:
+            hook = "read=lambda item: (item[0].permute(2, 0, 1), item[1])"
+            advice = "Put channels before height and width: "
+        elif "indices" in line or "Long" in line:
+            hook = "forward=lambda model, inputs: model(inputs.long())"
+            advice = "Inputs that are numbers of words become whole numbers again by "
         raise BadInput(
-            f"model: expected to accept {what}, got: {line[:300]}. {advice}"
-            f"Classification(forward=lambda model, inputs: model({inputs}))."
+            f"model: expected to accept {what}, got: {line[:300]}. {advice}Classification({hook})."
         ) from error

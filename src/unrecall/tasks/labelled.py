@@ -1,6 +1,7 @@
 """What a classifier's examples and outputs must be, and what to do about those that are something else."""
 
 from collections.abc import Mapping
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -69,6 +70,8 @@ def _advice(item: Any) -> str:
         return _hook(f"(item[0], item[{len(item) - 1}])") + " Two inputs: docs/own-scenario.md."
     if isinstance(item, tuple | list) and len(item) == 2:
         return _advice_on_pair(*item)
+    if isinstance(item, Integral):
+        return "Examples are picked by their numbers with forget, retain = ur.split(data, indices)."
     return "Wrap the data set in one whose [i] gives such pairs."
 
 

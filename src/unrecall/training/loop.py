@@ -18,7 +18,7 @@ from unrecall.disk.cache import environment
 from unrecall.disk.code_key import code_key
 from unrecall.disk.files import content_key
 from unrecall.disk.weights import digest_of
-from unrecall.errors import FREEZE_BATCHNORM, ONE_EXAMPLE, BadInput, Diverged, NotSupported
+from unrecall.errors import FREEZE_BATCHNORM, ONE_EXAMPLE, UNFREEZE, BadInput, Diverged, NotSupported
 from unrecall.models.low_rank import has_adapters
 from unrecall.models.observe import accuracy
 from unrecall.nn.functional import nll
@@ -349,7 +349,7 @@ def _trainable(model: nn.Module, phase: Phase, name: str) -> list[nn.Parameter]:
         raise BadInput(f"{name}: expected until only where forget is trained on, got {until}. Leave it out.")
     parameters = [p for p in model.parameters() if p.requires_grad]
     if not parameters:
-        raise BadInput(f"{name}: expected at least one trainable parameter, got none.")
+        raise BadInput(f"{name}: expected at least one trainable parameter, got none. {UNFREEZE}")
     return parameters
 
 

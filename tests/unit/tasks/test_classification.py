@@ -181,6 +181,14 @@ def test_check_refuses_inputs_of_another_shape(samples_world: World) -> None:
         TASK.check(samples_world.original, broken)
 
 
+def test_pictures_with_channels_last_are_told_to_be_turned() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(8, 4))
+    turned = [(x.permute(1, 2, 0), y) for x, y in blobs(16, 4, 1)]
+    advice = r"lambda item: \(item\[0\]\.permute\(2, 0, 1\), item\[1\]\)"
+    with pytest.raises(BadInput, match=rf"inputs \(8, 4, 4, 1\).* Put channels before .*read={advice}"):
+        TASK.check(model, Request(turned[:8], turned[8:]))
+
+
 def test_a_class_request_has_its_class_in_holdout(class_world: World) -> None:
     others = [item for item in iterate(class_world.request.test) if item[1] != 0]
     request = replace(class_world.request, holdout=others[:8], test=others[8:])

@@ -105,6 +105,7 @@ def test_tasks_with_other_hooks_are_other_tasks(samples_world: World) -> None:
         ((PICTURE, 0.5), "a regression has no classes"),
         ((PICTURE, torch.tensor(0.5)), "a regression has no classes"),
         ((Image.new("L", (4, 4)), 1), "Make the picture a tensor, by the data set's transform or in Cl"),
+        (3, "got int. Examples are picked by their numbers with forget, retain = ur.split(data, indices)"),
         (PICTURE, "Wrap the data set in one whose [i] gives such pairs"),
         (("a text", 1), "Wrap the data set in one whose [i] gives such pairs"),
     ],

@@ -179,7 +179,7 @@ def test_modules_without_trainable_parameters_stay_in_eval_mode() -> None:
     set_training(model, RECIPE)
     assert [module.training for module in model] == [False, False, True, True, True, True, True]
     assert same(trained(model=model)[:3], network()[:3])
-    with pytest.raises(BadInput, match="at least one trainable parameter"):
+    with pytest.raises(BadInput, match=r"at least one trainable parameter, got none\. Unfreeze them: for p in"):
         trained(model=network().requires_grad_(False))
 
 
