@@ -26,11 +26,13 @@ from unrecall.harness.suites import built_in, judged_names, own_judged
 from unrecall.metrics import METRICS
 from unrecall.metrics.gap import NAMES, average_gap
 from unrecall.record import stats
+from unrecall.record.provenance import versions, without_folders
 from unrecall.record.recheck import Recheck, places_of_scores, recheck
 from unrecall.record.row import ROLES, Row
 from unrecall.record.schema import AttackReport, Estimate, Measurement, Record, Series, load
 from unrecall.record.verdict import FORMER, RULE, SINCE
-from unrecall.spec.lines import parse, split
+from unrecall.spec.catalog import entries
+from unrecall.spec.lines import parse, settings, split
 
 ROWS: Mapping[str, Row] = {row.name: row for metric in METRICS for row in metric.rows}
 BESIDE = {"_auc": "_tpr", "_mean": "_worst", "_sums": "_share"}
@@ -51,7 +53,7 @@ def check(path: Path) -> Recheck:
     record, folder = load(path), path.parent
     checked = recheck(path, judged_names(record))
     problems = [*_rows(record), *_attacks(record), *_references(record), *_counts(record), *_sums(record)]
-    problems += [*_line(record), *_curves(record), *_figures(record, folder)]
+    problems += [*_line(record), *_method(record), *_curves(record), *_figures(record, folder)]
     return Recheck(record, [*checked.problems, *problems], [*checked.unseen, *_unseen(record)])
 
 
@@ -233,7 +235,7 @@ def _kept_share(values: Sequence[Sequence[float | None]]) -> list[float]:
 
 
 def _line(record: Record) -> Iterator[str]:
-    """Parameters that the method's line names must be those of the record, and so must seed and tuning."""
+    """Seed and tuning must be those of the identity of the run."""
     identity = record.provenance.identity
     stated = {"seed": str(record.seed), "tuning": str(record.tuning is not None)}
     seeds = {f"{level} seed": str(seed) for level, seed in record.seeds.items()}
@@ -250,14 +252,51 @@ def _line(record: Record) -> Iterator[str]:
         yield "tuned against: the record and the identity of its run name different attacks or budgets."
     if identity and (differing := sorted(seeds.keys() ^ {key for key in identity if key.endswith(" seed")})):
         yield f"{differing[0]}: the record and the identity of its run do not both have it."
-    try:
-        named, method = split(record.method).values, parse(record.method, "methods")
-    except (UnrecallError, OSError):  # a checkpoint's name, or a method of the user's own
+
+
+def _method(record: Record) -> Iterator[str]:
+    """A built-in method's title and parameters must be those that its line means; a user's own is never imported.
+
+    Records of other versions may lack parameters, and may have had other defaults for those that the line leaves out.
+    """
+    is_file = record.method_title == f"Checkpoint {record.method}" and not record.parameters
+    if is_file and "unlearned" not in record.costs:
         return
-    written, meant = _flat(record.parameters), _flat(method.as_dict())
-    for key in named:
-        if key in meant and not _equal(written.get(key), meant[key]):
-            yield f"parameters: the method's line says {key}={meant[key]}, they say {written.get(key)}."
+    try:
+        if not _is_built_in(record.method):
+            return
+        method, named = parse(record.method, "methods"), settings(record.method, "methods")
+    except (UnrecallError, OSError):  # a checkpoint's name, or a method that reads a file which isn't here
+        return
+    if record.method_title != method.title:
+        yield f"method_title: the record says '{record.method_title}', its method is called '{method.title}'."
+    written, meant = _flat(record.parameters), _flat(without_folders(method.as_dict()))
+    if meant and not written:
+        yield "parameters: the record has none, its method has some."
+    names, same_defaults = {key.rpartition(".")[2] for key in named}, _of_this_version(record)
+    for key, value in written.items():
+        last = key.rpartition(".")[2]
+        if key not in meant and value is None:  # an older version's, that was set to nothing
+            continue
+        if key not in meant:
+            yield f"parameters: they name {key}, which the method does not have."
+        elif (last in names or same_defaults) and not _equal(value, meant[key]):
+            yield f"parameters: the method's line says {last}={meant[key]}, they say {value}."
+    for key in meant.keys() - written.keys() if written else ():
+        if (last := key.rpartition(".")[2]) in names:
+            yield f"parameters: the method's line says {last}={meant[key]}, they do not name it."
+
+
+def _is_built_in(line: str) -> bool:
+    """Whether a line names methods of the catalog alone, as the lines of records do."""
+    spec = split(line)
+    known = spec.name in {entry.name for entry in entries("methods")}
+    return known and (spec.base is None or _is_built_in(spec.base))
+
+
+def _of_this_version(record: Record) -> bool:
+    """Whether the version that wrote a record is the one that checks it, so that defaults are the same."""
+    return record.provenance.versions.get("unrecall") == versions()["unrecall"]
 
 
 def _equal(first: Any, second: Any) -> bool:
@@ -267,13 +306,12 @@ def _equal(first: Any, second: Any) -> bool:
     return bool(first == second)
 
 
-def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters by name, those of parameters among them; what stands outside comes first."""
+def _flat(values: Mapping[str, Any], place: str = "") -> dict[str, Any]:
+    """Parameters by name, those of parameters as fit.lr."""
     flat: dict[str, Any] = {}
-    for value in values.values():
-        if isinstance(value, Mapping):
-            flat |= _flat(value)
-    return flat | {key: list(v) if isinstance(v, tuple) else v for key, v in values.items()}
+    for key, value in values.items():
+        flat |= _flat(value, f"{place}{key}.") if isinstance(value, Mapping) else {f"{place}{key}": value}
+    return flat
 
 
 def _curves(record: Record) -> Iterator[str]:
