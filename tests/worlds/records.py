@@ -316,7 +316,7 @@ def minimal() -> Record:
 
 def poisoned(value: Any) -> Any:
     """The same data with markup in every text that has no fixed choice of words."""
-    fixed = {"label", "verdict", "severity", "leak", "log", "basis", "unit", "grade", "measure"}
+    fixed = {"label", "verdict", "severity", "leak", "log", "basis", "unit", "grade", "measure", "kind"}
     if isinstance(value, dict):
         return {k: v if k in fixed and isinstance(v, str) else poisoned(v) for k, v in value.items()}
     if isinstance(value, list):

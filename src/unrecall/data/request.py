@@ -28,9 +28,9 @@ from unrecall.data.examples import (
     split_off,
 )
 from unrecall.data.identity import CONTENT, Identities, by_content, identities, made_key
+from unrecall.data.kinds import Kind
 from unrecall.errors import BadInput, MissingReference
 
-Kind: TypeAlias = Literal["samples", "class", "concept", "backdoor"]
 Control: TypeAlias = Literal["planted", "random split", "matched", "synthetic"]
 """How a holdout came to be."""
 Split: TypeAlias = Literal["forget", "retain", "holdout", "test"]

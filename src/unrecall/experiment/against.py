@@ -11,7 +11,7 @@ from torch import nn
 
 from unrecall.attacks.base import RecoveryAttack
 from unrecall.data.examples import Absent
-from unrecall.data.request import Kind
+from unrecall.data.kinds import Kind
 from unrecall.disk.code_key import code_key
 from unrecall.errors import BadInput, NotSupported
 from unrecall.evidence.pool import Draw

@@ -10,7 +10,8 @@ from torch import nn
 
 from unrecall.data.enough import SAMPLE
 from unrecall.data.examples import Examples, Selection, evenly
-from unrecall.data.request import Kind, Request
+from unrecall.data.kinds import Kind
+from unrecall.data.request import Request
 from unrecall.data.signals import Signals
 from unrecall.errors import BadInput
 from unrecall.models.observe import observe, one_size

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from unrecall.data.examples import Examples, Selection
-from unrecall.data.request import Kind, Request
+from unrecall.data.kinds import Kind
+from unrecall.data.request import Request
 from unrecall.disk.weights import TooLarge, rounded
 from unrecall.errors import Diverged, Fields, NotSupported, at_least, check_fields, kind_of, share_of_one
 from unrecall.experiment.goal import NEAR_DROP, VALIDATION_CHANGE, Goal, Guards, goal_of, guards_of

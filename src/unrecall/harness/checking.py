@@ -5,6 +5,7 @@ attacks and the harness's own figures can tell.
 """
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from safetensors.numpy import load_file
 
 from unrecall.attacks.base import Attack, MembershipAttack, RecoveryAttack, ScoredAttack
 from unrecall.attacks.loss import Loss
+from unrecall.attacks.relearn import Relearn
 from unrecall.attacks.residual_knowledge import Recognition, ResidualKnowledge
 from unrecall.errors import UnrecallError
 from unrecall.evidence.pool import Arm, ArmIndices
@@ -53,7 +55,7 @@ def check(path: Path) -> Recheck:
     record, folder = load(path), path.parent
     checked = recheck(path, judged_names(record))
     problems = [*_rows(record), *_attacks(record), *_references(record), *_counts(record), *_sums(record)]
-    problems += [*_line(record), *_method(record), *_curves(record), *_figures(record, folder)]
+    problems += [*_line(record), *_method(record), *_kind(record), *_curves(record), *_figures(record, folder)]
     return Recheck(record, [*checked.problems, *problems], [*checked.unseen, *_unseen(record)])
 
 
@@ -74,6 +76,27 @@ def _rows(record: Record) -> Iterator[str]:
         for key in ("group", "unit", "ideal", "chance", "margin", "prior") if declared else ():
             if getattr(m, key) != getattr(declared, key):
                 yield f"{m.name}: its {key} is {getattr(m, key)!r}, the code says {getattr(declared, key)!r}."
+        if declared and _uncounted(m.title) != _uncounted(declared.title):
+            yield f"{m.name}: its title is '{m.title}', the code says '{declared.title}'."
+
+
+def _uncounted(title: str) -> str:
+    """A row's title without how many it was retrieved from, which only the run knows."""
+    return re.sub(r"among [\d,]+", "among", title)
+
+
+def _kind(record: Record) -> Iterator[str]:
+    """What was to be forgotten must be what rows and tables are of."""
+    has_value = {m.name for m in record.measurements if m.unlearned.value is not None}
+    whole_class = "class_margin" in has_value
+    whole = whole_class or any(matrix.forgotten for matrix in record.matrices)
+    single = "members_left" in has_value or (record.never_trained is not None and bool(record.never_trained.attacks))
+    if whole_class and record.kind != "class":
+        yield f"kind: the record says '{record.kind}', its rows are of a whole class."
+    elif whole and record.kind not in ("class", "concept"):
+        yield f"kind: the record says '{record.kind}', its tables are of classes that are forgotten whole."
+    elif single and record.kind in ("class", "concept"):
+        yield f"kind: the record says '{record.kind}', its rows are of single records."
 
 
 def _of(row: str, report: str) -> bool:
@@ -110,22 +133,31 @@ def _attacks(record: Record) -> Iterator[str]:
         if attack.judged and row_name not in rows and (row_name not in SINCE or record.verdict.rule in (RULE, *FORMER)):
             yield f"{row_name}: the record holds a report of this attack, but not this row."
         elif row_name in rows:
-            yield from _read_otherwise(rows[row_name], attack)
+            yield from _read_otherwise(rows[row_name], attack, report.title)
         for ending, beside in BESIDE.items():
             first = rows.get(report.name + ending)
             if first is not None and first.unlearned.value is not None and report.name + beside not in rows:
                 yield f"{report.name}{beside}: the record has {first.name}, but not this row beside it."
         if report.threat != attack.threat:
             yield f"{report.name}: its threat model is not the one that the attack declares."
+        if not _titled(report.title, attack.title):
+            yield f"{report.name}: its title is '{report.title}', the attack is called '{attack.title}'."
 
 
-def _read_otherwise(m: Measurement, attack: Attack) -> Iterator[str]:
-    """How the row of an attack is read, that a verdict may rest on."""
+def _titled(title: str, own: str) -> bool:
+    """Whether a title is an attack's own, with or without what was chosen in brackets."""
+    return title == own or title.startswith(f"{own} (")
+
+
+def _read_otherwise(m: Measurement, attack: Attack, title: str) -> Iterator[str]:
+    """How the row of an attack is read, that a verdict may rest on; `title`: of the attack's report."""
     group = "privacy" if isinstance(attack, MembershipAttack) else "recovery"
     due = next((row for row in MEMORY if row.name == m.name), Row(m.name, m.title, group))
     for key in ("group", "ideal", "unit", "margin", "prior") if m.judged and isinstance(attack, ScoredAttack) else ():
         if getattr(m, key) != getattr(due, key):
             yield f"{m.name}: its {key} is {getattr(m, key)!r}, the code says {getattr(due, key)!r}."
+    if m.title != due.title or (due not in MEMORY and not m.title.startswith(title)):
+        yield f"{m.name}: its title is '{m.title}', its attack is called '{title}'."
 
 
 def _references(record: Record) -> Iterator[str]:
@@ -214,6 +246,9 @@ def _sums(record: Record) -> Iterator[str]:
             whole = getattr(retraining, key, 0)
             if not unlearning or not whole or not _near(row.unlearned.value, getattr(unlearning, key) / whole):
                 yield f"{name}: it does not follow from the costs."
+    for role, cost in record.costs.items():
+        if cost.phases and sum(cost.phases) != cost.steps:
+            yield f"costs of {role}: {cost.steps} steps, but those of its phases are {sum(cost.phases)}."
     memory = rows.get("cost_memory")
     if memory and unlearning and not _near(memory.unlearned.value, unlearning.peak_mib):
         yield "cost_memory: it does not follow from the costs."
@@ -315,8 +350,12 @@ def _flat(values: Mapping[str, Any], place: str = "") -> dict[str, Any]:
 
 
 def _curves(record: Record) -> Iterator[str]:
-    """A line of a curve has as many values as places, and a role that the record knows."""
+    """A line of a curve has as many values as places, and those of relearning are at the steps that it was set to."""
     for report in record.attacks:
+        steps = report.parameters.get("steps") if isinstance(_attack(report.name), Relearn) else None
+        places = {x for curve in report.curves for series in curve.series for x in series.x}
+        if isinstance(steps, list) and not places <= {0, *steps}:
+            yield f"{report.name}: it was set to {steps} steps, its curves are of {sorted(places)}."
         for curve in report.curves:
             for series in curve.series:
                 lengths = {len(values) for values in (series.x, series.y, series.low, series.high) if values}

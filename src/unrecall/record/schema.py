@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from unrecall.data.kinds import Kind
 from unrecall.disk.files import parse_json, read_text, write_text
 from unrecall.errors import BadInput
 from unrecall.record.migrate import SCHEMA, migrated
@@ -434,7 +435,7 @@ class Record(Frozen):
     scenario_summary: str
     sizes: dict[str, int]
     observed: dict[str, int] = Field(default_factory=dict)
-    kind: str
+    kind: Kind
     method: str
     method_title: str
     parameters: dict[str, Any]

@@ -75,7 +75,7 @@ def facts(record: Record) -> dict[str, str]:
 def request(record: Record) -> str:
     """What was to be forgotten."""
     forget, retain = record.sizes.get("forget"), record.sizes.get("retain")
-    kind = KINDS.get(record.kind, record.kind)
+    kind = KINDS[record.kind]
     what = kind if forget is None else f"{forget:,} {'record' if forget == 1 else 'records'}"
     whole = f" ({kind})" if forget is not None and record.kind != "samples" else ""
     drawn = [f"{count:,} of {split}" for split, count in record.observed.items()]

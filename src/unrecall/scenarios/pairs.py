@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from unrecall.data.request import SPLITS, Kind, Request, Split
+from unrecall.data.kinds import Kind
+from unrecall.data.request import SPLITS, Request, Split
 from unrecall.disk.files import read_text
 from unrecall.errors import BadInput
 from unrecall.scenarios.base import Scenario, adamw

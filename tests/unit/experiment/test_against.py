@@ -12,7 +12,8 @@ from torch import nn
 from tests.unit.experiment.test_tune import Dial
 from tests.worlds import CPU, World, blobs
 from unrecall.attacks.base import Attacked, RecoveryAttack
-from unrecall.data.request import NO_VALIDATION, Kind
+from unrecall.data.kinds import Kind
+from unrecall.data.request import NO_VALIDATION
 from unrecall.errors import BadInput, NotSupported
 from unrecall.evidence.pool import Pool
 from unrecall.evidence.setting import Setting

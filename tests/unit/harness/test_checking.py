@@ -1,16 +1,18 @@
 """What a look at a record alone finds odd in its numbers, and what it must not."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.worlds.records import full
-from unrecall.harness.checking import _exact, _method
+from unrecall.harness.checking import ROWS, _attacks, _curves, _exact, _kind, _method, _rows, _sums
 from unrecall.methods.base import method_of
 from unrecall.record import stats
 from unrecall.record.provenance import versions
-from unrecall.record.schema import Estimate, Measurement, Record
+from unrecall.record.row import Row
+from unrecall.record.schema import AttackReport, Cost, Curve, Estimate, Matrix, Measurement, Record, Series, ThreatModel
 
 
 def share(hits: int) -> Estimate:
@@ -91,3 +93,91 @@ def test_what_only_its_user_knows_is_held_against_no_catalog(tmp_path: Path, mon
     Path("own.py").write_text("raise SystemExit")
     own = {"method": "own.py:Scrub", "method_title": "Mine", "parameters": {"a": 1}}
     assert list(_method(full().model_copy(update=own))) == []
+
+
+HALF = dict.fromkeys(("original", "unlearned", "null"), Estimate(value=0.5))
+
+
+OTHER_TITLE = "forget_accuracy: its title is 'Accuracy on test', the code says 'Accuracy on forget'."
+
+
+def titled(name: str, title: str) -> Measurement:
+    return ROWS[name].measured(HALF).model_copy(update={"title": title})
+
+
+@pytest.mark.parametrize(
+    ("name", "title", "problems"),
+    [
+        ("forget_accuracy", "Accuracy on forget", []),
+        (
+            "forget_accuracy",
+            "Accuracy on test",
+            [OTHER_TITLE],
+        ),
+        ("forget_retrieval_first", "Retrieval among 1,609, first, forget", []),
+    ],
+)
+def test_a_row_has_the_title_that_the_code_gives_it(name: str, title: str, problems: list[str]) -> None:
+    record = full().model_copy(update={"measurements": [titled(name, title)]})
+    assert [problem for problem in _rows(record) if problem.startswith(f"{name}: its title")] == problems
+
+
+def attacked(title: str, row_title: str, steps: tuple[int, ...] = (1, 4)) -> Record:
+    """A record of relearning at 1 and 4 steps; `steps`: those that it says."""
+    row = Row("relearn_mean", row_title, "recovery", "above", judged=True).measured(HALF)
+    line = Series(role="unlearned", x=[0, 1, 4], y=[0, 0.1, 0.2])
+    curve = Curve(name="recovery", title="", x_label="", y_label="", series=[line])
+    who = ThreatModel(access="", data="", budget="")
+    given = {"parameters": {"steps": list(steps)}, "curves": [curve]}
+    report = AttackReport(name="relearn", title=title, threat=who, **given)  # type: ignore[arg-type]
+    return full().model_copy(update={"measurements": [row], "attacks": [report]})
+
+
+@pytest.mark.parametrize(
+    ("title", "row_title", "off"),
+    [
+        ("Relearning", "Relearning, mean over the budget", False),
+        ("Relearning (0.3)", "Relearning (0.3), mean over the budget", False),
+        ("Quantisation", "Quantisation, mean over the budget", True),
+        ("Relearning", "Quantisation, mean over the budget", True),
+    ],
+)
+def test_an_attack_and_its_judged_row_have_its_title(title: str, row_title: str, off: bool) -> None:
+    assert any("its title is" in problem for problem in _attacks(attacked(title, row_title))) == off
+
+
+@pytest.mark.parametrize(("steps", "off"), [((1, 4), False), ((1, 4, 8), False), ((1, 64), True)])
+def test_relearning_is_drawn_at_the_steps_that_it_says(steps: tuple[int, ...], off: bool) -> None:
+    record = attacked("Relearning", "", steps)
+    problems = [f"relearn: it was set to {list(steps)} steps, its curves are of [0.0, 1.0, 4.0]."] if off else []
+    assert list(_curves(record)) == problems
+
+
+def of_class(record: Record) -> Record:
+    return record.model_copy(update={"measurements": [titled("class_margin", "")]})
+
+
+def of_table(record: Record) -> Record:
+    table = Matrix(name="contamination", title="", labels=["a"], forgotten=[0], values={})
+    return record.model_copy(update={"measurements": [], "matrices": [table]})
+
+
+def of_records(record: Record) -> Record:
+    return record.model_copy(update={"measurements": [titled("members_left", "")], "matrices": []})
+
+
+@pytest.mark.parametrize(
+    ("shape", "kinds"),
+    [(of_class, ["class"]), (of_table, ["class", "concept"]), (of_records, ["samples", "backdoor"])],
+)
+def test_what_was_to_be_forgotten_fits_rows_and_tables(shape: Callable[[Record], Record], kinds: list[str]) -> None:
+    for kind in ("samples", "class", "concept", "backdoor"):
+        record = shape(full()).model_copy(update={"kind": kind})
+        assert (list(_kind(record)) == []) == (kind in kinds), kind
+
+
+@pytest.mark.parametrize(("phases", "off"), [([4, 6], False), ([], False), ([4, 5], True)])
+def test_steps_are_those_of_the_runs_of_the_loop(phases: list[int], off: bool) -> None:
+    cost = Cost(seconds=1.0, passes=100, steps=10, peak_mib=1.0, phases=phases)
+    problems = _sums(full().model_copy(update={"costs": {"original": cost}}))
+    assert ("costs of original: 10 steps, but those of its phases are 9." in problems) == off

@@ -129,6 +129,7 @@ def edited(change: Callable[[dict[str, Any]], Any], path: Path) -> Path:
         (lambda d: d.update(extra=1), "Extra inputs are not permitted at extra"),
         (lambda d: d["measurements"][0].update(verdict="fine"), r"at measurements\.0\.verdict"),
         (lambda d: d["measurements"][1]["unlearned"].update(value="x"), r"at measurements\.1\.unlearned\.value"),
+        (lambda d: d.update(kind="person"), r"at kind"),
         (lambda d: d["doubts"][0].update(severity="mild"), r"at doubts\.0\.severity"),
     ],
 )
