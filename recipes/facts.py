@@ -14,7 +14,7 @@ from torch import nn
 
 from unrecall.data.request import Request
 from unrecall.experiment.goal import stopping
-from unrecall.experiment.tune import UNMET, tune
+from unrecall.experiment.tune import tune
 from unrecall.scenarios.language import small_llama, trained_tokenizer
 from unrecall.spec.lines import parse
 from unrecall.tasks import CausalLM
@@ -61,7 +61,7 @@ def main(methods: list[str]) -> None:
         method, job = parse(line, "methods"), Job(request, task, seeded(0), SESSION)
         tuned = tune(method, original, job)
         model = method.scaled(tuned.chosen).unlearn(original, stopping(Job(request, task, seeded(0), SESSION)))
-        met = "not met" if tuned.criterion.endswith(UNMET) else "met"
+        met = "met" if tuned.met else "not met"
         said = [f"{share(model, task, texts):.2f}" for texts in (data[:8], data[8:68])]
         print(f"| {line} | {said[0]} | {said[1]} | x {tuned.chosen:.3g} | {met} |", flush=True)
 

@@ -18,11 +18,11 @@ from unrecall.evidence.pool import Draw
 from unrecall.evidence.scores import Scores
 from unrecall.evidence.setting import Models, Setting, Subject
 from unrecall.experiment.goal import guards_of
-from unrecall.experiment.tune import TRIALS, UNMET, Search, start_of
+from unrecall.experiment.tune import TRIALS, Search, start_of
 from unrecall.harness.evaluation import draw_for
 from unrecall.harness.suites import QUICK
 from unrecall.methods.base import Method
-from unrecall.record.schema import BroughtBack, Trial, Tuning
+from unrecall.record.schema import UNMET, BroughtBack, Trial, Tuning
 from unrecall.scenarios.base import Scenario
 from unrecall.spec.lines import name_of, parse
 from unrecall.tasks.base import Task

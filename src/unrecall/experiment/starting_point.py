@@ -1,5 +1,6 @@
 """What a method starts from, and what comes of it there: the unlearned model, its null, its tuned strength."""
 
+import time
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -14,7 +15,7 @@ from unrecall.evidence.setting import Defender, first_answers_digest, model_key
 from unrecall.experiment.against import Against, tune_against
 from unrecall.experiment.goal import stopping
 from unrecall.experiment.identity import data_key
-from unrecall.experiment.tune import UNMET, Search, summary, tune
+from unrecall.experiment.tune import Search, summary, tune
 from unrecall.methods.base import Method, Null, has_null, null_base
 from unrecall.models.low_rank import ADAPTER, name_adapter
 from unrecall.record.schema import Cost, Tuning
@@ -93,11 +94,19 @@ class StartingPoint:
             str(self.session.torch_device()),
         )
         cache = shared(on_disk=self.session.folder is not None, say=self.session.say)
-        tuning = cache.get("tuning", key, model_form(Tuning), lambda: self._search(method))
-        if tuning.criterion.endswith(UNMET):
+        clock: list[float] = []
+
+        def search() -> Tuning:
+            started = time.perf_counter()
+            tuning = self._search(method)
+            clock.append(time.perf_counter() - started)
+            return tuning
+
+        tuning = cache.get("tuning", key, model_form(Tuning), search)
+        if not tuning.met:
             self.session.say(f"tuning fell short of its goal: {tuning.criterion}")
         self.session.say(summary(tuning, self.scenario.request.kind))
-        return tuning
+        return tuning.model_copy(update={"seconds": clock[0]}) if clock else tuning
 
     def _search(self, method: Method) -> Tuning:
         job = self.job(self.session)

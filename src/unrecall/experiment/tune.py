@@ -15,7 +15,7 @@ from unrecall.disk.weights import TooLarge, rounded
 from unrecall.errors import Diverged, Fields, NotSupported, at_least, check_fields, kind_of, share_of_one
 from unrecall.experiment.goal import NEAR_DROP, VALIDATION_CHANGE, Goal, Guards, goal_of, guards_of
 from unrecall.methods.base import Method, Strength, method_of
-from unrecall.record.schema import Trial, Tuning
+from unrecall.record.schema import UNMET, Trial, Tuning
 from unrecall.tasks.base import check_inputs
 from unrecall.tasks.protocols import Recommending, Textual, offers
 from unrecall.training.job import Job
@@ -34,7 +34,6 @@ SPARING = (
 )
 UNCHANGED = ", and {0:.0%} lost or gained on validation"
 STOPS = "; training on forget stops as soon as that is reached"
-UNMET = "; none that was tried does that, so this is what comes nearest"
 UNHELPED = (
     ", and no strength that was tried lowers it: the model as it was is as near. Try another method, as eu_k or reheat "
     "('unrecall list methods')"

@@ -325,14 +325,14 @@ def tuning(facts: Facts) -> Raised:
     if start is None:
         return
     if facts.tuning.against or facts.kind != "samples":  # the least is sought, and less than nothing is as good
-        if chosen.gap > 0.5 * abs(start):
+        if not facts.tuning.met or chosen.gap > 0.5 * abs(start):
             what = f"{facts.tuning.against} still shows" if facts.tuning.against else "what must go still shows"
             yield (
                 "warning",
                 f"At the strength that tuning chose, {what} {chosen.gap:.3f}{unit} more than is to be left "
                 f"({start:.3f} before unlearning): no strength that was tried does better.",
             )
-    elif abs(chosen.gap) > 0.5 * abs(start):
+    elif not facts.tuning.met or abs(chosen.gap) > 0.5 * abs(start):
         yield (
             "warning",
             f"At the strength that tuning chose, forget and validation still differ by {chosen.gap:+.3f} "

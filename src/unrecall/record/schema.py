@@ -261,11 +261,16 @@ class Trial(Frozen):
     sparing: bool
 
 
+UNMET = "; none that was tried does that, so this is what comes nearest"
+"""How a criterion ends that no strength met."""
+
+
 class Tuning(Frozen):
     """What tuning searched and chose, before any audit; `untouched` is the gap of the original.
 
     `against`, `most_kl`: the attack that strengths were tuned against, and the KL that a trial might spend, in nats.
-    `measure`: whether gaps are of what that attack shows, or of losses in nats.
+    `measure`: whether gaps are of what that attack shows, or of losses in nats. `seconds`: what all trials took; None
+    where another run made them.
     """
 
     parameter: str
@@ -276,6 +281,12 @@ class Tuning(Frozen):
     most_kl: float | None = None
     measure: BroughtBack = "shown"
     trials: list[Trial]
+    seconds: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+
+    @property
+    def met(self) -> bool:
+        """Whether a strength that was tried does what the criterion asks for, as far as it says."""
+        return not self.criterion.endswith(UNMET)
 
 
 class Cost(Frozen):
@@ -461,7 +472,7 @@ class Record(Frozen):
 
     def comparable(self) -> dict[str, Any]:
         """All that must come out the same when the same run is done again: everything but clocks and memory."""
-        data = self.model_dump(mode="json", exclude={"costs", "provenance"})
+        data = self.model_dump(mode="json", exclude={"costs": True, "provenance": True, "tuning": {"seconds"}})
         stable = {"cost_time", "cost_memory"}
         data["measurements"] = [m for m in data["measurements"] if m["name"] not in stable]
         data["provenance"] = {"fingerprint": self.provenance.fingerprint, "weights": self.provenance.weights}

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from unrecall.record.never_trained import ALPHA, MARGIN
 from unrecall.record.never_trained_lines import SHARES_LEFT, after, strength
-from unrecall.record.schema import AttackTest, Measurement, NeverTrained, Record
+from unrecall.record.schema import AttackTest, Measurement, NeverTrained, Record, Tuning
 from unrecall.record.verdict import ENOUGH, NOTHING, family, reference_values
 from unrecall.report import harm, matrices, scales
 from unrecall.report.harm import INCONCLUSIVE, NOT_JUDGED, Reply
@@ -87,13 +87,19 @@ def request(record: Record) -> str:
 def unlearning(record: Record) -> str:
     """How the model was made, and what that took."""
     own, whole = record.costs.get("unlearned"), record.costs.get("retrained")
-    tuned = ", its strength tuned" if record.tuning else ""
+    tuned = f", its strength {_tuned(record.tuning)}" if record.tuning else ""
     took = "" if own is None or own.seconds is None else f"; {number(own.seconds)} s"
     part = "" if own is None or whole is None else share(own.passes, whole.passes)
     beside = "" if part in ("", "–") else f", {part} of the examples that retraining passes"
     line = f" ({record.method})" if record.parameters else ""
     exact = f" {ANEW}" if own is not None and re.fullmatch(RETRAIN, record.method) else ""
     return f"{record.method_title}{line}{tuned}, seed {record.seed}{took}{beside}.{exact}"
+
+
+def _tuned(tuning: Tuning) -> str:
+    """That a strength was tuned, how long that took, and whether it came to what it was for."""
+    took = "" if tuning.seconds is None else f" in {number(tuning.seconds)} s"
+    return f"tuned{took}" + ("" if tuning.met else " (goal not met)")
 
 
 def audited(record: Record) -> str:

@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -180,6 +181,18 @@ def test_the_null_of_a_method_that_stops_makes_the_passes_that_it_made(class_wor
     assert null is not None
     for name, value in null.state_dict().items():
         assert torch.allclose(value, unlearned.model.state_dict()[name], atol=1e-6), name
+
+
+def test_a_tuning_says_how_long_it_took_where_this_run_made_it(class_world: World, tmp_path: Path) -> None:
+    w = class_world
+    scenario = Scenario("own", "", w.task, w.request, original=w.original, references=0)
+    method = GradAscent(fit=Fit(lr=1e-3, epochs=1, batch_size=8))
+    sessions = [replace(CPU, folder=tmp_path / name, efforts=[]) for name in ("first", "again")]
+    first, again = (StartingPoint(scenario, w.original, 7, session, True).tuning(method) for session in sessions)
+    assert first.seconds is not None
+    assert first.seconds > 0
+    assert again.seconds is None
+    assert again == first.model_copy(update={"seconds": None})
 
 
 def test_the_test_set_serves_where_there_is_no_holdout(samples_world: World) -> None:

@@ -11,7 +11,17 @@ import pytest
 from tests.worlds.records import measurement, never_trained
 from unrecall.record import doubts as checks
 from unrecall.record.doubts import CHECKS, Facts, doubts
-from unrecall.record.schema import NO_USE, AttackReport, Damage, Estimate, Measurement, ThreatModel, Trial, Tuning
+from unrecall.record.schema import (
+    NO_USE,
+    UNMET,
+    AttackReport,
+    Damage,
+    Estimate,
+    Measurement,
+    ThreatModel,
+    Trial,
+    Tuning,
+)
 
 
 def sizes(forget: int = 60, holdout: int = 60) -> dict[str, int]:
@@ -409,6 +419,17 @@ def test_less_than_nothing_is_a_gap_for_samples_alone(kind: str, against: str, g
     said = Tuning(parameter="t", chosen=1.0, criterion="c", untouched=0.4, against=against, trials=[trial])
     raised = [doubt.message for doubt in doubts(replace(healthy(), tuning=said, kind=kind)) if doubt.id == "tuning"]
     assert (len(raised) == 1 and words in raised[0]) if words else not raised
+
+
+@pytest.mark.parametrize(("kind", "words"), [("samples", "still differ by +0.150"), ("class", "still shows 0.150")])
+def test_a_goal_that_no_strength_met_is_doubted_however_small_the_gap(kind: str, words: str) -> None:
+    trial = Trial(strength=1.0, gap=0.15, retain_drop=0.0, sparing=True)
+    met = Tuning(parameter="t", chosen=1.0, criterion="c", untouched=0.405, trials=[trial])
+    unmet = met.model_copy(update={"criterion": f"c{UNMET}"})
+    assert not doubts(replace(healthy(), tuning=met, kind=kind))
+    (doubt,) = doubts(replace(healthy(), tuning=unmet, kind=kind))
+    assert (doubt.id, doubt.severity) == ("tuning", "warning")
+    assert words in doubt.message
 
 
 @pytest.mark.parametrize(("null", "fires"), [(0.81, False), (0.79, True), (0.6, True), (1.0, False), (None, False)])

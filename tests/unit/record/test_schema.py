@@ -19,7 +19,19 @@ from unrecall.record.doubts import Facts, doubts
 from unrecall.record.judgement import rejudge
 from unrecall.record.never_trained import concluded, possible_levels
 from unrecall.record.recheck import recheck
-from unrecall.record.schema import SCHEMA, SCORES, AttackReport, Doubt, Estimate, Measurement, Record, ThreatModel, load
+from unrecall.record.schema import (
+    SCHEMA,
+    SCORES,
+    AttackReport,
+    Doubt,
+    Estimate,
+    Measurement,
+    Record,
+    ThreatModel,
+    Trial,
+    Tuning,
+    load,
+)
 from unrecall.record.verdict import judge
 
 DECLARED = judged_names()
@@ -95,9 +107,12 @@ def test_round_trip(record: Record, tmp_path: Path) -> None:
 
 
 def test_comparable_leaves_out_clocks_memory_and_provenance_but_no_number() -> None:
-    record = judged()
+    trial = Trial(strength=1.0, gap=0.0, retain_drop=0.0, sparing=True)
+    tuning = Tuning(parameter="lr", chosen=1.0, criterion="c", trials=[trial])
+    record = judged().model_copy(update={"tuning": tuning})
     slower = record.model_copy(
         update={
+            "tuning": tuning.model_copy(update={"seconds": 99.0}),
             "costs": {k: v.model_copy(update={"seconds": 99.0, "peak_mib": 1.0}) for k, v in record.costs.items()},
             "provenance": record.provenance.model_copy(update={"created": "later", "command": "x", "dirty": False}),
         }
@@ -105,6 +120,7 @@ def test_comparable_leaves_out_clocks_memory_and_provenance_but_no_number() -> N
     assert slower.comparable() == record.comparable()
     for changed in (
         {"seed": 7},
+        {"tuning": tuning.model_copy(update={"chosen": 2.0})},
         {"measurements": record.measurements[1:]},
         {"costs": {k: v.model_copy(update={"passes": 1}) for k, v in record.costs.items()}},
         {"provenance": record.provenance.model_copy(update={"weights": {}})},

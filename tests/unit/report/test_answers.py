@@ -6,7 +6,7 @@ import pytest
 
 from tests.worlds.records import alone, full, measurement, minimal
 from unrecall.record.never_trained import as_verdict
-from unrecall.record.schema import Damage, Doubt, Estimate, Label, Measurement, Reading, Record
+from unrecall.record.schema import UNMET, Damage, Doubt, Estimate, Label, Measurement, Reading, Record
 from unrecall.record.verdict import FEW_MODELS, NOTHING, WITHIN, judge
 from unrecall.report import answers, page
 from unrecall.report.answers import compared, regulator, request, unlearning, unsaid
@@ -33,6 +33,11 @@ def test_what_was_asked_and_done() -> None:
     assert request(full()) == "Forget 200 records; 1,000 stay."
     assert request(minimal()) == "Forget a whole class."
     assert unlearning(full()).startswith("RURK (rurk), its strength tuned, seed 0; 0.800 s")
+    tuning = full().tuning
+    assert tuning is not None
+    unmet = tuning.model_copy(update={"criterion": tuning.criterion + UNMET, "seconds": 361.0})
+    words = unlearning(full().model_copy(update={"tuning": unmet}))
+    assert words.startswith("RURK (rurk), its strength tuned in 361 s (goal not met), seed 0; 0.800 s")
     assert compared(full()) == "3 models that were retrained without the forgotten."
     assert compared(alone()) == "400 records that were never trained on (grade B: a random split before training)."
     assert compared(minimal()).startswith("Nothing")
