@@ -307,7 +307,7 @@ def test_a_model_is_audited_by_plain_words_as_an_adapter_or_a_folder() -> None:
 
 @pytest.mark.parametrize(("unseen", "named"), [("holdout", "."), ("test", "."), ("holdout", "model.safetensors")])
 def test_what_a_run_has_tuned_on_is_not_audited_afterwards(
-    unseen: str, named: str, monkeypatch: pytest.MonkeyPatch
+    unseen: str, named: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Half of the holdout, or of the test set where there is none, serves tuning; a later audit does without."""
     sets = [*OWN[:6], f"--{unseen}", f"{unseen}.jsonl"]
@@ -349,6 +349,13 @@ def test_what_a_run_has_tuned_on_is_not_audited_afterwards(
     assert f"- {unseen}: {after[unseen]} records" in card
     assert f"- tuning: {len(SPLITS[unseen]) - after[unseen]} more records" in card
     assert record.method == ("unlearned" if named == "." else named)
+    shutil.copytree(".", "../../../moved")
+    assert call(*(word.replace("audited", "again") if word != named else "../../../moved" for word in audit)) == 0
+    alone = load_record(Path("../../../again/record.json"))
+    assert alone.sizes[unseen] == len(SPLITS[unseen])
+    warning = "moved: its strength was tuned on a part of a holdout, and tuned-on.json, which says on which, is not"
+    assert warning in alone.scenario_summary
+    assert f"warning: {warning}" in capsys.readouterr().err
 
 
 def test_an_adapter_is_left_beside_the_model_that_it_made_and_no_other(tmp_path: Path) -> None:

@@ -66,10 +66,10 @@ def _parts(tensor: Tensor) -> Iterator[Tensor]:
         yield (on_host.float() if on_host.dtype in HALF else on_host).view(torch.uint8)
 
 
-def save(model: nn.Module, path: Path) -> None:
-    """Writes all weights and buffers, whole or not at all."""
+def save(model: nn.Module, path: Path, notes: Mapping[str, str] | None = None) -> None:
+    """Writes all weights and buffers, with notes in the file's header, whole or not at all."""
     with writing(path) as temporary:
-        fill(model, temporary)
+        fill(model, temporary, notes)
 
 
 def fill(model: nn.Module, path: Path, notes: Mapping[str, str] | None = None) -> None:

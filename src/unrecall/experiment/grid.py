@@ -6,11 +6,9 @@ from pathlib import Path
 
 from torch import nn
 
-from unrecall.data.examples import digest, iterate
-from unrecall.data.request import Request
 from unrecall.disk import weights
 from unrecall.disk.cache import shared
-from unrecall.disk.files import check_writable, content_key, read_json, write_json
+from unrecall.disk.files import check_writable, content_key, write_json
 from unrecall.errors import BadInput
 from unrecall.experiment.against import Against
 from unrecall.experiment.case import Case
@@ -22,6 +20,7 @@ from unrecall.experiment.output import Unlearned, drop_parts, save_unlearned
 from unrecall.experiment.run import experiment, retrained_models
 from unrecall.experiment.seeds import Seeds
 from unrecall.experiment.starting_point import StartingPoint
+from unrecall.experiment.tuned_on import LOST, looked_at, tuned_on
 from unrecall.harness.audit import audit
 from unrecall.harness.suites import suite
 from unrecall.record.schema import Record, Run
@@ -30,9 +29,6 @@ from unrecall.spec.lines import parse, show
 from unrecall.tasks.base import check_inputs
 from unrecall.tasks.protocols import check_folders
 from unrecall.training.session import Session
-
-TUNED_ON = "tuned-on.json"
-"""What a tuned run leaves beside the checkpoint: the sha256 of each example of validation that tuning looked at."""
 
 
 @dataclass(frozen=True)
@@ -155,8 +151,8 @@ def run_cell(cell: Cell) -> Record:
         session.say("no checkpoint: the model's buffers change as it answers, so what was audited is no longer there")
     else:
         model = load_checkpoint(architecture(scenario, cell.seeds.training, session), file)
-        save_unlearned(Unlearned(model, chosen, cell.seeds.unlearning, record), scenario, folder)
-    _save_tuned_on(cell, scenario.request)
+        tuned_by = looked_at(scenario.request) if cell.tuned else []
+        save_unlearned(Unlearned(model, chosen, cell.seeds.unlearning, record, tuned_by), scenario, folder)
     record.save(cell.record_path)
     drop_parts(folder)
     session.end()
@@ -178,33 +174,28 @@ def unlearn_cell(cell: Cell) -> str:
     _check_memorised(cell, scenario)
     chosen = method.scaled(start.tuning(method).chosen) if cell.tuned else method
     unlearned = start.unlearned(chosen).model
-    place = save_unlearned(Unlearned(unlearned, chosen, cell.seeds.unlearning), scenario, folder)
+    tuned_by = looked_at(scenario.request) if cell.tuned else []
+    place = save_unlearned(Unlearned(unlearned, chosen, cell.seeds.unlearning, tuned_by=tuned_by), scenario, folder)
     write_json(folder / IDENTITY, expected)
-    _save_tuned_on(cell, scenario.request)
     drop_parts(folder)
     session.end()
     return f"{place}  {show(chosen)}  sha256 {weights.digest_of(unlearned)}"
 
 
-def _save_tuned_on(cell: Cell, request: Request) -> None:
-    """Leaves the digests of what tuning looked at in a tuned cell's folder, so that an audit can do without it."""
-    if cell.tuned:
-        validation = request.with_validation().validation or ()
-        write_json(Path(cell.folder) / TUNED_ON, [digest(item) for item in iterate(validation)], private=True)
-
-
-def _tuned_on(checkpoint: Path) -> set[str]:
-    """Which holdout examples the strength of a checkpoint of ours was chosen by; none of others'."""
-    folder = checkpoint.resolve() if checkpoint.is_dir() else checkpoint.resolve().parent
-    place = next((place for place in (folder / TUNED_ON, folder.parent / TUNED_ON) if place.is_file()), None)
-    return set() if place is None else set(read_json(place))
+def _without_tuned_on(scenario: Scenario, model: Path, session: Session) -> Scenario:
+    """The scenario without what a checkpoint's strength was tuned on; its summary says where nobody knows that."""
+    tuning = tuned_on(model)
+    if tuning.lost:
+        warning = LOST.format(model.name)
+        session.say(f"warning: {warning} Copy it from the folder of the run.")
+        return replace(scenario, summary=f"{scenario.summary} {warning}")
+    return replace(scenario, request=scenario.request.unseen(tuning.digests)) if tuning.digests else scenario
 
 
 def audit_checkpoint(cell: Cell, model: Path, original: Path | None, retrained: Sequence[Path]) -> Record:
     """The audit of somebody else's checkpoint in place of a cell's method; models that aren't given are trained."""
-    scenario, attacks, session = scenario_for(cell), suite(*cell.suite.split()), cell.session
-    if tuned_on := _tuned_on(model):
-        scenario = replace(scenario, request=scenario.request.unseen(tuned_on))
+    attacks, session = suite(*cell.suite.split()), cell.session
+    scenario = _without_tuned_on(scenario_for(cell), model, session)
     expected = identity(scenario, None, attacks.suiting(scenario.task), cell.seeds, session) | rate_key(cell.rate)
     own = checkpoint_key(original) if original else ""
     expected["checkpoints"] = content_key(checkpoint_key(model), own, *map(checkpoint_key, retrained))

@@ -1,7 +1,7 @@
 """What a run leaves of the unlearned model: one copy of its weights, the adapter that made it, and its model card."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +13,7 @@ from unrecall.data.request import SPLITS, Request
 from unrecall.disk import weights
 from unrecall.disk.files import discard, write_text, writing_folder
 from unrecall.experiment.identity import CHECKPOINT, EXPORTED
+from unrecall.experiment.tuned_on import leave, notes
 from unrecall.methods.base import Method
 from unrecall.models.low_rank import ADAPTER, adapter_of
 from unrecall.record.attest import LIMITS
@@ -30,12 +31,16 @@ FIGURES = ("forget_accuracy", "holdout_accuracy", "retain_accuracy", "test_accur
 
 @dataclass(frozen=True)
 class Unlearned:
-    """An unlearned model and what its card says of it: the method, the seed, and the record where there is an audit."""
+    """An unlearned model and what its card says of it: the method, the seed, and the record where there is an audit.
+
+    `tuned_by`: the sha256 of each example that tuning looked at; none where it wasn't tuned.
+    """
 
     model: nn.Module
     method: Method
     seed: int
     record: Record | None = None
+    tuned_by: Sequence[str] = ()
 
     @cached_property
     def digest(self) -> str:
@@ -59,10 +64,12 @@ def save_unlearned(unlearned: Unlearned, scenario: Scenario, folder: Path) -> Pa
         model = model.to(getattr(torch, scenario.precision))
     export(scenario.task, model, exported)
     if not exported.is_dir():
-        weights.save(model, folder / CHECKPOINT)
+        weights.save(model, folder / CHECKPOINT, notes(unlearned.tuned_by))
+        leave(unlearned.tuned_by, folder)
         return folder / CHECKPOINT
     discard(folder / CHECKPOINT)
     write_text(exported / CARD, card(unlearned, scenario.request, adapter.is_dir()))
+    leave(unlearned.tuned_by, folder)
     return exported
 
 
