@@ -1,6 +1,6 @@
 """How hard each of some examples is, as numbers that a test takes out of scores before it compares them."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -25,20 +25,6 @@ class Covariates:
 
     def __len__(self) -> int:
         return len(self.values)
-
-    def fewer_than(self, limit: float) -> "Covariates":
-        """The columns that are left once whole groups have gone, in turn, until there are fewer than `limit`."""
-        left = self
-        for group in FIRST_TO_GO:
-            if len(left.names) >= limit:
-                left = left.without(group)
-        return left
-
-    def without(self, group: str) -> "Covariates":
-        """The columns of all other groups."""
-        places = [i for i, own in enumerate(self.groups) if own != group]
-        names, groups = (tuple(texts[i] for i in places) for texts in (self.names, self.groups))
-        return replace(self, names=names, groups=groups, values=self.values[:, places])
 
 
 def no_covariates(n: int) -> Covariates:

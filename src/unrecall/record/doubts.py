@@ -25,7 +25,7 @@ class Facts:
     cuts: Sequence[str] = ()
     tuning: Tuning | None = None
     dirty: bool | None = None
-    weights: Mapping[str, str] | None = None
+    unchanged: bool = False
     never_trained: NeverTrained | None = None
 
     @property
@@ -45,7 +45,7 @@ class Facts:
             cuts=next((_cuts_in(doubt.message) for doubt in record.doubts if doubt.id == "cut-texts"), ()),
             tuning=record.tuning,
             dirty=record.provenance.dirty,
-            weights=record.provenance.weights,
+            unchanged=record.provenance.unchanged,
             never_trained=record.never_trained,
         )
 
@@ -175,8 +175,7 @@ def small_sets(facts: Facts) -> Raised:
 
 def unchanged(facts: Facts) -> Raised:
     """The unlearned model is the original, bit for bit."""
-    weights = facts.weights or {}
-    if weights.get("unlearned") is not None and weights.get("unlearned") == weights.get("original"):
+    if facts.unchanged:
         yield "serious", "The unlearned model is the original, bit for bit."
 
 

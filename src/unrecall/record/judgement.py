@@ -33,7 +33,7 @@ def rejudge(record: Record) -> Record:
     """
     alone = record.never_trained
     if alone is not None:
-        alone = derived(alone, record.provenance.weights)
+        alone = derived(alone, unchanged=record.provenance.unchanged)
     labelled, whole = judge_all(record.measurements, record.attacks, alone, record.verdict.rule)
     return record.model_copy(update={"measurements": labelled, "verdict": whole, "never_trained": alone})
 

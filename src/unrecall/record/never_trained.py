@@ -283,22 +283,16 @@ def concluded(tested: NeverTrained, *, unchanged: bool) -> NeverTrained:
     return tested.model_copy(update={"label": label, "line": line(label, tested, _unsafe(tested))})
 
 
-def derived(tested: NeverTrained, weights: Mapping[str, str]) -> NeverTrained:
-    """The same with the label and the line that its figures have, whatever it says; `weights`: sha256 by role.
+def derived(tested: NeverTrained, *, unchanged: bool) -> NeverTrained:
+    """The same with the label and the line that its figures have, whatever it says; `unchanged`: as above.
 
     Without any attack there is no verdict, unless nothing was changed at all: only the reason is what it says.
     """
-    unchanged = same_weights(weights)
     if tested.attacks:
         return concluded(tested, unchanged=unchanged)
     if tested.label == "not judged" and tested.line.startswith(NOT_JUDGED) and not unchanged:
         return tested
     return not_judged("no attack was run.", tested.control, unchanged=unchanged)
-
-
-def same_weights(weights: Mapping[str, str]) -> bool:
-    """Whether the unlearned model is the original, by the sha256 of both."""
-    return weights.get("unlearned") is not None and weights.get("unlearned") == weights.get("original")
 
 
 def _test(statistics: np.ndarray, scores: PoolScores, seed: int, draws: int) -> Exchange:

@@ -26,7 +26,6 @@ from unrecall.record.never_trained import (
     concluded,
     judge,
     possible_levels,
-    same_weights,
     seed_of,
 )
 from unrecall.record.schema import (
@@ -257,7 +256,7 @@ def _never_trained(record: Record, folder: Path) -> list[str]:
 
 def _not_following(record: Record, written: NeverTrained) -> Iterator[str]:
     """What doesn't follow from the figures that stand in the record, scores or not."""
-    follows = concluded(written, unchanged=same_weights(record.provenance.weights))
+    follows = concluded(written, unchanged=record.provenance.unchanged)
     for name in ("label", "line", "grade", "needed", "epsilon"):
         if not _close(getattr(written, name), getattr(follows, name)):
             yield f"never trained: its {name} does not follow from its other figures."
@@ -275,7 +274,7 @@ def _not_following(record: Record, written: NeverTrained) -> Iterator[str]:
 
 def _of_no_attack(record: Record, written: NeverTrained) -> list[str]:
     """Without attacks there is no verdict, unless nothing was changed at all."""
-    unchanged = same_weights(record.provenance.weights)
+    unchanged = record.provenance.unchanged
     figures = (written.leak, written.strange, written.original, written.blind, written.needed, written.recognised)
     if written.label != ("unchanged" if unchanged else "not judged") or any(f is not None for f in figures):
         return [f"never trained: the record says '{written.label}' without any attack."]
@@ -300,7 +299,7 @@ def _possible(test: AttackTest) -> bool:
 def _judged_again(record: Record, place: Path) -> NeverTrained:
     """What the scores of a file come to, and what is stated beside them in it."""
     arrays = load_file(place)
-    stated = Stated.from_array(arrays["stated"], unchanged=same_weights(record.provenance.weights))
+    stated = Stated.from_array(arrays["stated"], unchanged=record.provenance.unchanged)
     scores = PoolScores.from_arrays(arrays, list(stated.attacks), list(stated.covariates.values()))
     return judge(scores, stated, rule=record.verdict.rule)
 

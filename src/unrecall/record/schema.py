@@ -319,6 +319,11 @@ class Provenance(Frozen):
     weights: dict[str, str]
     identity: dict[str, str] = Field(default_factory=dict)
 
+    @property
+    def unchanged(self) -> bool:
+        """Whether the unlearned model is the original, by the sha256 of both."""
+        return "unlearned" in self.weights and self.weights["unlearned"] == self.weights.get("original")
+
 
 class AttackTest(Frozen):
     """What one attack of the fixed suite shows of forget beside records that were never trained on.

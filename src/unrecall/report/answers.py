@@ -130,10 +130,7 @@ def compared(record: Record) -> str:
 
 def unchanged(record: Record) -> bool:
     """Whether the unlearned model's weights are the original's."""
-    weights = record.provenance.weights
-    return record.verdict.label == "unchanged" or (
-        "unlearned" in weights and weights["unlearned"] == weights.get("original")
-    )
+    return record.verdict.label == "unchanged" or record.provenance.unchanged
 
 
 def title(record: Record) -> str:

@@ -69,7 +69,6 @@ def healthy() -> Facts:
         references=5,
         tuning=Tuning(parameter="tau", chosen=1.0, criterion="c", trials=[trial]),
         dirty=False,
-        weights={"original": "a", "unlearned": "b"},
     )
 
 
@@ -148,7 +147,7 @@ CASES: list[tuple[str, str, Callable[[], Facts]]] = [
     ("few-references", "warning", lambda: replace(healthy(), references=4)),
     ("small-sets", "note", lambda: replace(healthy(), sizes=sizes(forget=49))),
     ("small-sets", "warning", lambda: replace(healthy(), sizes=sizes(holdout=19))),
-    ("unchanged", "serious", lambda: replace(healthy(), weights={"original": "a", "unlearned": "a"})),
+    ("unchanged", "serious", lambda: replace(healthy(), unchanged=True)),
     (
         "swapped-models",
         "warning",
@@ -448,7 +447,7 @@ def test_statistics_is_silent_where_nothing_was_forgotten() -> None:
 
 
 def test_checks_live_with_nothing_measured() -> None:
-    empty = replace(healthy(), measurements={}, reports=[], tuning=None, dirty=None, weights=None)
+    empty = replace(healthy(), measurements={}, reports=[], tuning=None, dirty=None)
     assert doubts(empty) == []
 
 

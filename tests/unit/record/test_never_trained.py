@@ -194,6 +194,14 @@ def test_scores_are_adjusted_by_least_squares_over_both_arms() -> None:
     assert np.allclose(scores.adjusted(raw), raw - 3.5)
 
 
+@pytest.mark.parametrize(("n", "columns"), [(70, [0, 1, 2, 3, 4]), (60, [3, 4]), (30, [4]), (10, [4])])
+def test_texts_lose_their_words_first_and_then_squares(n: int, columns: list[int]) -> None:
+    """Fewer columns than a tenth of the units, the constant among them; what stands in no such group stays."""
+    values = np.random.default_rng(0).normal(size=(n, 5))
+    scores = pool(0, 0, n=n // 2, m=n // 2, covariates=values, kinds=("words",) * 3 + ("square", "cheap"))
+    assert np.array_equal(scores.columns, values[:, columns])
+
+
 def test_too_many_covariates_lose_distances_first_and_then_classes() -> None:
     rng = np.random.default_rng(0)
     kinds = ("class",) * 9 + ("distance",) * 3 + ("cheap",) * 2

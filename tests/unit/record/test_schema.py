@@ -59,7 +59,7 @@ def due(record: Record) -> list[Doubt]:
         references=max((len(m.references) for m in record.measurements), default=0),
         tuning=record.tuning,
         dirty=record.provenance.dirty,
-        weights=record.provenance.weights,
+        unchanged=record.provenance.unchanged,
     )
     return doubts(facts)
 

@@ -228,28 +228,6 @@ def test_a_task_of_the_users_own_is_checked(given: Any, message: str) -> None:
         difficulty(Own(given=given), blobs(8, 4, 1), blobs(4, 4, 2), 0)
 
 
-# Few examples.
-
-
-def test_columns_go_in_groups_where_examples_are_few() -> None:
-    names = ("class 1", "class 2", "near", "far", "ratio", "c", "c^2")
-    groups = ("class", "class", "distance", "distance", "distance", "confidence", "square")
-    whole = Covariates(names, groups, np.arange(14.0).reshape(2, 7), 5, "abc")
-    assert whole.fewer_than(8).names == names
-    assert whole.fewer_than(7).names == ("class 1", "class 2", "c", "c^2")
-    assert whole.fewer_than(4).names == ("c", "c^2")
-    assert whole.fewer_than(2).names == ("c",)
-    assert whole.fewer_than(1).names == ("c",)
-    assert whole.fewer_than(4).values.tolist() == [[5, 6], [12, 13]]
-    assert whole.fewer_than(2).trained_on == "abc"
-
-
-def test_texts_lose_their_words_first() -> None:
-    made = difficulty_of_texts([[0, 1]], [([0, 1], 1)] * 3)
-    assert made.fewer_than(4).names == ("c", "c^2")
-    assert made.fewer_than(2).names == ("c",)
-
-
 def test_inputs_are_left_alone() -> None:
     inputs: Tensor = torch.rand(6, 1, 4, 4, generator=seeded(0))
     before = inputs.clone()
