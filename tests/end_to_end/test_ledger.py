@@ -83,6 +83,12 @@ def test_requests_are_added_audited_again_and_shown(work: Path) -> None:
     assert hashes[-1] in html
 
 
+def test_a_request_whose_records_are_not_named_is_said_to_count_alone(work: Path) -> None:
+    said = called(add("out/seed-0/record.json", "anna"))
+    assert said.code == 0, said
+    assert "not multiplied with other requests' e-values: its records were not named" in said.out
+
+
 def test_the_e_value_is_that_of_the_kept_scores(work: Path) -> None:
     record, folder = load("out/seed-0/record.json"), Path("out/seed-0")
     scores = load_file(next(folder.rglob("scores/loss.safetensors")))

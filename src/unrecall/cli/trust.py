@@ -164,6 +164,8 @@ def _add(path: Path, record: Path, request: str, *files: Path | None, reaudit: b
         say(f"{aside}: a line that was never finished stands here now; its request was not added.", sys.stderr)
     value = "none: " + entry.e_note if entry.e_value is None else f"{entry.e_value:.4g}"
     say(f"{entry.request}: {entry.label}; e-value {value}; product {entry.product:.4g}")
+    if not reaudit and entry.e_value is not None and not (entry.forget and entry.holdout):
+        say("not multiplied with other requests' e-values: its records were not named (--forget and --holdout)")
     say(f"head {entry.hash}")
 
 
