@@ -156,9 +156,12 @@ def _tuning(case: Case) -> str:
     except (MissingReference, NotSupported) as error:
         return str(error)
     audit = "the audit does" if case.tuned else "the audit would do"
-    on = f"on forget and {len(request.validation or ())} examples that were never trained on and that {audit} without"
+    count = len(request.validation or ())
+    beside = f" and {count} examples that were never trained on and that {audit} without" if count else " alone"
+    on = f"on forget{beside}"
     searches = f"searches {' and '.join(strength.parameters)} {on}, up to {TRIALS} times the method's own time"
     if isinstance(case.tuned, Against):
-        shows = "; it ends there where the attack shows nothing more of forget than of those in the original"
+        more = "nothing more of forget than of those" if count else "nothing of forget"
+        shows = f"; it ends there where the attack shows {more} in the original"
         return f"--against {case.tuned.attack} {searches} and that of the attack{shows}"
     return f"--tune {searches}"

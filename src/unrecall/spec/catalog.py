@@ -82,6 +82,8 @@ def entry_of_file(text: str) -> Entry:
     The file is read and not run; of classes that its own is made from, unrecall's own are known.
     """
     file, _, name = text.rpartition(":")
+    if not Path(file).is_file():
+        raise BadInput(f"{file}: expected a Python file, got none there. Check the path.")
     try:
         body = ast.parse(Path(file).read_text(encoding="utf-8")).body
     except (OSError, ValueError, SyntaxError) as error:

@@ -97,7 +97,9 @@ def parse(text: str, kind: Kind) -> Any:
     if not isinstance(owner, type) or not issubclass(owner, promised) or inspect.isabstract(owner):
         raise BadInput(f"'{text}': expected a class made from {promised.__name__}, got {owner!r}.")
     if lacking := list(_undeclared(owner)):
-        raise BadInput(f"'{text}': expected {owner.__name__} to say its {', '.join(lacking)}, got none. Add them.")
+        raise BadInput(
+            f"'{text}': expected {owner.__name__} to say its {', '.join(lacking)}, got none. {_said(lacking)}"
+        )
     arguments: dict[str, Any] = {}
     if spec.base is not None:
         owner = getattr(owner, "wrapper", lambda: None)()
@@ -166,6 +168,12 @@ def _undeclared(owner: type) -> Iterator[str]:
         for name, hint in inspect.get_annotations(base).items():
             if "ClassVar" in str(hint) and not hasattr(owner, name):
                 yield name
+
+
+def _said(lacking: list[str]) -> str:
+    """How a class says what it lacks, ready to be pasted."""
+    forms = {"threat": "threat: ClassVar[ThreatModel] = ThreatModel(access=..., data=..., budget=...)"}
+    return f"Add {'; '.join(forms.get(name, name) for name in lacking)}."
 
 
 def _configured(owner: type[Parameters], arguments: dict[str, Any], values: Mapping[str, str]) -> Parameters:
@@ -273,7 +281,9 @@ def _user_object(name: str) -> Any:
         raise error if isinstance(error, UnrecallError) else BadInput(error_line(error)) from error
     public = {key: value for key, value in vars(module).items() if not key.startswith("_")}
     if attribute not in public:
-        raise BadInput(f"{file}: expected it to define '{attribute}', got none. {nearest(attribute, public)}")
+        names = [key for key, value in public.items() if isinstance(value, type | FunctionType)]
+        own = [key for key in names if public[key].__module__ == file]
+        raise BadInput(f"{file}: expected it to define '{attribute}', got none. {nearest(attribute, own or names)}")
     return public[attribute]
 
 

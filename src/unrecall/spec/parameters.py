@@ -20,6 +20,10 @@ Count: TypeAlias = Annotated[int, Field(ge=1)]
 Index: TypeAlias = Annotated[int, Field(ge=0)]
 
 
+NUMBERS = {"float_parsing": "a number", "int_parsing": "a whole number", "int_type": "a whole number"}
+"""What was expected where a text is no number, by pydantic's name for that."""
+
+
 def annotated(owner: Any) -> dict[str, Any]:
     """The resolved annotation of each field of a dataclass, ranges included."""
     return _annotated(owner)
@@ -57,7 +61,9 @@ def checked(owner: Any, name: str, value: Any, *, lax: bool = False, subject: st
     try:
         return _adapter(owner, name).validate_python(value, strict=not lax)
     except ValidationError as error:
-        reason = error.errors()[0]["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+        first = error.errors()[0]
+        reason = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+        reason = NUMBERS.get(first["type"], reason)
         raise BadInput(f"{subject} to be {reason}, got {value!r}.") from error
 
 

@@ -69,6 +69,12 @@ def test_everything_is_tried_and_counted(samples_world: World) -> None:
     assert said(lines, "in all").endswith("on cpu")
 
 
+def test_a_class_is_tuned_on_forget_alone(class_world: World) -> None:
+    assert class_world.request.validation is None
+    tuning = said(look(scenario_of(class_world)), "tuning")
+    assert tuning.startswith("--tune searches fit.lr on forget alone, up to"), tuning
+
+
 def test_a_given_original_is_asked_what_it_knows(samples_world: World) -> None:
     w = samples_world
     given = replace(scenario_of(w), original=w.original, build=None, recipe=None, retrained=())

@@ -66,9 +66,10 @@ def test_what_a_file_defines_is_told_without_running_it(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="expected it to define 'Mien', got none"):
         entry_of_file(f"{path}:Mien")
     path.write_text("def")
-    for name in ("own.py", "none.py"):
-        with pytest.raises(BadInput, match="expected a Python file that can be read"):
-            entry_of_file(f"{tmp_path / name}:Mine")
+    with pytest.raises(BadInput, match="expected a Python file that can be read"):
+        entry_of_file(f"{path}:Mine")
+    with pytest.raises(BadInput, match=r"none\.py: expected a Python file, got none there\. Check the path\."):
+        entry_of_file(f"{tmp_path / 'none.py'}:Mine")
 
 
 def test_a_file_may_name_its_class_as_ours_and_arguments_as_it_likes(tmp_path: Path) -> None:

@@ -160,11 +160,12 @@ def test_no_text_is_more_than_a_bad_input(text: str) -> None:
         ("rurk:tau=-1", "RURK: expected tau to be greater than or equal to 0, got '-1'"),
         ("rurk:tau=nan", "RURK: expected tau to be .*, got 'nan'"),
         ("rurk:tau=inf", "RURK: expected tau to be a finite number, got 'inf'"),
-        ("rurk:v=1.5", "RURK: expected v to be a valid integer, .*got '1.5'"),
+        ("rurk:v=1.5", "RURK: expected v to be a whole number, got '1.5'"),
         ("rurk:v=0", "RURK: expected v to be greater than or equal to 1, got '0'"),
         ("rurk:attack=fsgm", "RURK: expected attack to be 'gaussian', 'fgsm' or 'pgd', got 'fsgm'"),
         ("rurk:lr=-1", "RURK: expected fit.lr to be greater than or equal to 0, got '-1'"),
-        ("rurk:fit.epochs=none", "RURK: expected fit.epochs to be a valid integer, got None"),
+        ("rurk:fit.epochs=none", "RURK: expected fit.epochs to be a whole number, got None"),
+        ("rurk:lr=fast", "RURK: expected fit.lr to be a number, got 'fast'"),
         ("our:destroy.optimizer=x", "OUR: expected destroy.optimizer to be 'sgd', 'adam' or 'adamw', got 'x'"),
         ("rurk:fit=1", "RURK: expected fit in brackets"),
         ("rurk:tau", "expected key=value, got 'tau'"),
@@ -190,6 +191,22 @@ def test_bad_input_says_what_was_expected(text: str, message: str, case: Path) -
     Path("wrong.py").write_text("def (\n")
     with pytest.raises(BadInput, match=message):
         parse(text, "methods")
+
+
+def test_what_is_meant_in_a_file_is_what_it_defines_and_no_module(case: Path) -> None:
+    case.write_text("from torch import nn\ndef make(): pass\n")
+    with pytest.raises(BadInput, match=r"case.py: expected it to define 'nofn', got none\. Known: make\."):
+        parse("case.py:nofn", "scenarios")
+
+
+def test_an_attack_without_a_threat_is_told_how_it_is_written(case: Path) -> None:
+    case.write_text(
+        "from dataclasses import dataclass\nfrom unrecall.attacks.base import MembershipAttack\n"
+        "@dataclass(frozen=True)\nclass Mine(MembershipAttack):\n    title = 'Mine'\n    judged = 'auc'\n"
+        "    def score(self, evidence, split): return 0\n"
+    )
+    with pytest.raises(BadInput, match=r"its threat, got none\. Add threat: ClassVar\[ThreatModel\] = Threat"):
+        parse("case.py:Mine", "attacks")
 
 
 def test_own_file(case: Path) -> None:
@@ -245,7 +262,7 @@ def test_a_function_of_a_file_takes_parameters_as_its_annotations_and_defaults_s
     ("line", "message"),
     [
         ("make:persn=3", "make: unknown parameter 'persn'. Did you mean 'person'?"),
-        ("make:person=x", "make: expected person to be .*integer.*, got 'x'"),
+        ("make:person=x", "make: expected person to be a whole number, got 'x'"),
         ("make:person=0", "make: expected person to be greater than or equal to 1, got '0'"),
         ("make:share=much", "make: expected share to be .*number.*, got 'much'"),
         ("make:which=c", "make: expected which to be 'a' or 'b', got 'c'"),
