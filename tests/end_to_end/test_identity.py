@@ -10,7 +10,7 @@ import torch
 
 from tests.end_to_end.test_cli import CASE as PLAIN
 from tests.end_to_end.test_cli import METHOD, RUN, WHO, call, case, one_line, with_
-from tests.unit.disk.test_cache import forget_files
+from tests.unit.disk.test_code_key import forget_files
 from tests.worlds import network
 from unrecall.disk import weights
 from unrecall.disk.cache import cache_folder
