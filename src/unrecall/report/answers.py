@@ -17,9 +17,9 @@ from unrecall.record.verdict import ENOUGH, NOTHING, family, reference_values
 from unrecall.report import harm, matrices, scales
 from unrecall.report.harm import INCONCLUSIVE, NOT_JUDGED, Reply
 from unrecall.report.never_trained import GRADES, in_points
+from unrecall.report.numbers import finite, minus, number, p, percent, percent_of
 from unrecall.report.scales import says_nothing
-from unrecall.report.sentences import number, p, percent, points, references, share
-from unrecall.report.strips import finite, minus
+from unrecall.report.sentences import points, references
 
 YES, NO, NOTHING_FOUND = "Yes", "No", "Nothing found"
 AS_FAR: Final = "No, as far as can be told"
@@ -89,7 +89,7 @@ def unlearning(record: Record) -> str:
     own, whole = record.costs.get("unlearned"), record.costs.get("retrained")
     tuned = f", its strength {_tuned(record.tuning)}" if record.tuning else ""
     took = "" if own is None or own.seconds is None else f"; {number(own.seconds)} s"
-    part = "" if own is None or whole is None else share(own.passes, whole.passes)
+    part = "" if own is None or whole is None else percent_of(own.passes, whole.passes)
     beside = "" if part in ("", "–") else f", {part} of the examples that retraining passes"
     line = f" ({record.method})" if record.parameters else ""
     exact = f" {ANEW}" if own is not None and re.fullmatch(RETRAIN, record.method) else ""

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from unrecall.record.schema import Curve, Series
+from unrecall.report.numbers import number
 from unrecall.report.plot import GREY, Canvas, Plot, axis
 from unrecall.report.roles import Style, legend, style
-from unrecall.report.sentences import number
 
 MANY: Final = 30
 """Points of a line from which on it has no markers."""

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from unrecall.record.schema import Estimate, Measurement, Record, Tuning
+from unrecall.report.numbers import finite, number, span
 from unrecall.report.plot import GREY, WIDTH, Axis, Canvas, Plot, axis
 from unrecall.report.roles import STYLES, Style, by_method, style
-from unrecall.report.sentences import number, span
-from unrecall.report.strips import finite
 from unrecall.report.svg import spaced
 
 CHOSEN = Style("chosen", GREY, "dot", "", 1.5)

@@ -3,8 +3,8 @@
 from typing import Final, TypeAlias
 
 from unrecall.record.schema import AttackReport, Doubt, Estimate, Measurement, Record
-from unrecall.report.sentences import percent, ran, reason
-from unrecall.report.strips import finite
+from unrecall.report.numbers import finite, percent
+from unrecall.report.sentences import ran, reason
 
 Reply: TypeAlias = tuple[str, str]
 """An answer in a word or a few, and the sentence with its numbers."""

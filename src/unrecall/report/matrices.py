@@ -7,9 +7,8 @@ from markupsafe import Markup
 
 from unrecall.record.schema import Matrix
 from unrecall.report import svg
+from unrecall.report.numbers import finite, minus, number
 from unrecall.report.plot import LETTER, WIDTH, Plot
-from unrecall.report.sentences import number
-from unrecall.report.strips import finite, minus
 
 ROLES: Final = {"unlearned": "unlearned", "retrained": "retrained (mean)"}
 LESS, MORE = "#D55E00", "#0072B2"

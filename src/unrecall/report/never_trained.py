@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 from unrecall.record.never_trained_lines import differs, uneven
 from unrecall.record.schema import AttackTest, NeverTrained
-from unrecall.report import sentences
-from unrecall.report.sentences import p
+from unrecall.report import numbers
+from unrecall.report.numbers import p
 
 LEFT, RIGHT, WIDTH, EDGE = -0.25, 1.5, 260.0, 10.0
 GRADES = {
@@ -40,7 +40,7 @@ def placed(test: AttackTest) -> Place:
 
 def percent(share: float | None) -> str:
     """A share as a percentage; a dash where it can't be given."""
-    return "–" if share is None else sentences.percent(share)
+    return "–" if share is None else numbers.percent(share)
 
 
 def in_points(difference: float | None) -> str:

@@ -20,6 +20,7 @@ from unrecall.report import (
     harm,
     matrices,
     never_trained,
+    numbers,
     readings,
     roles,
     scales,
@@ -45,7 +46,7 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 """A content policy under which nothing is run, and nothing is loaded from anywhere."""
 KEYS = ("retain_accuracy", "forget_accuracy", "test_accuracy", "holdout_accuracy", "model_utility", "forget_quality")
 TEMPLATE_MODULES = (
-    answers, curves, figures, matrices, never_trained, readings, roles, scales, sentences, strips, summary, svg
+    answers, curves, figures, matrices, never_trained, numbers, readings, roles, scales, sentences, strips, summary, svg
 )  # fmt: skip
 """The modules that templates call, by name."""
 
@@ -174,7 +175,7 @@ def environment() -> "Environment":
     templates = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    templates.filters.update(number=sentences.number, exact=sentences.exact, p=sentences.p, reason=sentences.reason)
+    templates.filters.update(number=numbers.number, exact=numbers.exact, p=numbers.p, reason=sentences.reason)
     templates.filters.update(answered=summary.answered)
     templates.globals.update({module.__name__.split(".")[-1]: module for module in TEMPLATE_MODULES})
     templates.globals.update(labels=get_args(Label), grouped=grouped, is_picture=is_picture)

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 from unrecall.record.schema import Piece, Reading, Record, verbatim
+from unrecall.report.numbers import finite, present
 from unrecall.report.roles import Style, style
-from unrecall.report.strips import finite, present
 
 SHOWN: Final = ("original", "unlearned", "retrained")
 OPEN: Final = 3

@@ -1,19 +1,15 @@
-"""What the page says in words: numbers as text, how the model forgot, and what the audit does not prove."""
+"""What the page says in words: how the model forgot, and what the audit does not prove."""
 
-import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
 from unrecall.record.judgement import rejudge
-from unrecall.record.never_trained import ALPHA, LEAKS, STRANGE
-from unrecall.record.never_trained_lines import BLIND, PLACEBO
-from unrecall.record.never_trained_lines import p as digits_of_p
 from unrecall.record.schema import AttackReport, Curve, Measurement, Record, Side
 from unrecall.record.verdict import SHARE, undeclared
+from unrecall.report.numbers import finite, number, span
 from unrecall.report.roles import STYLES, style
-from unrecall.report.strips import finite
 
 HEADINGS: Final = {
     "utility": "Utility: what it must still do",
@@ -25,13 +21,6 @@ HEADINGS: Final = {
     "inside": "Inside the model: what its answers no longer show",
     "cost": "Cost",
 }
-FORMS: Final = ((1e9, ".3g"), (1000, ",.0f"), (10, ".1f"), (0.001, ".3f"))
-"""How a number is written, by its least size."""
-RAISED: Final = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-"""The digits of a power of ten."""
-LEVELS: Final = (0.0, STRANGE, LEAKS, ALPHA, BLIND, PLACEBO, 1.0)
-"""What no other p may be written as: the levels that are held against it, and both ends."""
-MOST_DECIMALS: Final = 12
 SEEN: Final = re.compile(r"(\d+) % left would be seen 4 times in 5")
 """What a verdict's line says of the smallest share that would be called a leak."""
 ACCURACY: Final = (
@@ -75,58 +64,6 @@ def shares_together(record: Record) -> str:
         "How the two shares fit together: a model with more than half left would be called like retrained once in 20 "
         f"at most, but a leak 4 times in 5 only with {least[1]} % left or more; in between it is mostly inconclusive."
     )
-
-
-def number(value: float | None) -> str:
-    """A number short enough to read: three digits that matter, no more than a measurement deserves."""
-    if value is None:
-        return "none"
-    if not math.isfinite(value):
-        return "not a finite number"
-    size = abs(value)
-    form = next((form for least, form in FORMS if size >= least), ".1e" if size else ".3f")
-    digits, _, power = format(value, ",.0f" if 2 <= size < 1000 and value == round(value) else form).partition("e")
-    text = f"{digits} × 10{str(int(power)).translate(RAISED)}" if power else digits
-    return text.replace("-", "−")
-
-
-def exact(value: Any) -> str:
-    """A hyper-parameter as its author would write it: 0.03, not 0.030."""
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-
-
-def share(part: float | None, whole: float | None) -> str:
-    """A cost as a percentage of retraining's; a dash where either is unknown."""
-    if part is None or whole is None or whole <= 0 or not math.isfinite(part / whole):
-        return "–"
-    return percent(part / whole)
-
-
-def percent(part: float) -> str:
-    """A share as a percentage, in whole points; with decimals, or in words, where these would say none or all of it."""
-    exact_percent = 100 * part
-    for decimals in range(3):
-        text = f"{exact_percent:.{decimals}f}"
-        if float(text) not in (0, 100) or float(text) == exact_percent:
-            return f"{text} %".replace("-", "−")
-    nearest = float(text)
-    if nearest == 0:
-        return "less than 0.01 %" if part > 0 else "just below 0 %"
-    return "more than 99.99 %" if part < 1 else "just above 100 %"
-
-
-def p(value: float | None) -> str:
-    """A p in a sentence, with as many digits as show on which side of a level it lies."""
-    text = digits_of_p(value)
-    if value is None:
-        return text
-    decimals = len(text.partition(".")[2])
-    while float(text) in LEVELS and float(text) != value and decimals < MOST_DECIMALS:
-        decimals += 1
-        text = f"{value:.{decimals}f}"
-    return text
 
 
 def points(measurement: Measurement, difference: float) -> float:
@@ -231,13 +168,6 @@ def last_points(curve: Curve | None) -> dict[str, list[float]]:
         role = series.role.rstrip("0123456789 ") if style(series.role).numbered else series.role
         ends.setdefault(role, []).extend([y for y in series.y if y is not None and math.isfinite(y)][-1:])
     return {role: values for role, values in ends.items() if values}
-
-
-def span(values: Sequence[float | None]) -> str:
-    """One number, or the lowest and highest of several."""
-    present = sorted(value for value in values if value is not None)
-    texts = list(dict.fromkeys([number(present[0]), number(present[-1])])) if present else ["none"]
-    return " to ".join(texts)
 
 
 def recovered(record: Record) -> str:

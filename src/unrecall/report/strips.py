@@ -1,10 +1,10 @@
 """The small picture in a row of the measurements table: every model's value on one line with its own scale."""
 
-import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
 from unrecall.record.schema import Estimate, Measurement
+from unrecall.report.numbers import finite, present
 from unrecall.report.scales import bounds, clipped
 
 Place: TypeAlias = Callable[[float], float]
@@ -34,17 +34,6 @@ class Strip(NamedTuple):
     right: float
 
 
-def finite(value: float | None) -> float | None:
-    """The value, or None where it is missing, NaN or infinite: those have no place on an axis."""
-    return value if value is not None and math.isfinite(value) else None
-
-
-def minus(after: float | None, before: float | None) -> float | None:
-    """A difference, where both are known."""
-    after, before = finite(after), finite(before)
-    return None if after is None or before is None else after - before
-
-
 def strip(measurement: Measurement) -> Strip | None:
     """The picture of a measurement, or None where there is nothing to compare."""
     models = [("unlearned", measurement.unlearned), ("original", measurement.original), ("null", measurement.null)]
@@ -71,11 +60,6 @@ def bands(measurement: Measurement) -> tuple[tuple[float, float] | None, tuple[f
     reference, margin = finite(measurement.reference), finite(measurement.margin) or 0.0
     band = None if reference is None else clipped(measurement, reference - margin, reference + margin)
     return band, bounds(measurement)
-
-
-def present(values: Iterable[float | None]) -> list[float]:
-    """The values that can be drawn."""
-    return [v for v in map(finite, values) if v is not None]
 
 
 def placed(pair: tuple[float, float] | None, place: Place) -> tuple[float, float] | None:

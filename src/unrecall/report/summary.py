@@ -7,9 +7,9 @@ from typing import Final, NamedTuple
 
 from unrecall.record.schema import Label, Record
 from unrecall.record.verdict import excess, family, gap
-from unrecall.report import sentences
+from unrecall.report import numbers
 from unrecall.report.answers import answers, harmful, unchanged
-from unrecall.report.strips import finite, minus, present
+from unrecall.report.numbers import finite, minus, present
 
 BEST_FIRST: Final[tuple[Label, ...]] = (
     "like retrained",
@@ -281,7 +281,7 @@ def _spread(values: Sequence[tuple[float | None, int]], *, lowest: bool = False)
 
 def percent(share: float) -> str:
     """A share in whole points; less than nothing is nothing."""
-    return sentences.percent(max(share, 0.0))
+    return numbers.percent(max(share, 0.0))
 
 
 def percent_over_seeds(spread: Spread | None) -> str:

@@ -18,21 +18,11 @@ from unrecall.report import page, scales, write
 from unrecall.report.curves import curve, undrawn, values
 from unrecall.report.figures import forgetting, gathered, plane, window
 from unrecall.report.matrices import heat
+from unrecall.report.numbers import number, p, percent, percent_of, span
 from unrecall.report.page import grouped, is_picture
 from unrecall.report.plot import Axis, axis
 from unrecall.report.roles import by_method, legend, style
-from unrecall.report.sentences import (
-    how_it_forgot,
-    last_points,
-    limits,
-    number,
-    p,
-    percent,
-    reason,
-    share,
-    shares_together,
-    span,
-)
+from unrecall.report.sentences import how_it_forgot, last_points, limits, reason, shares_together
 from unrecall.report.strips import strip
 
 
@@ -330,8 +320,12 @@ def test_numbers_are_short() -> None:
     assert {value: number(value) for value in cases} == cases
     assert (number(None), number(math.nan)) == ("none", "not a finite number")
     assert span([0.58, None, 0.57]) == "0.570 to 0.580"
-    assert (share(1, 10), share(1, 0), share(0.04, 10)) == ("10 %", "–", "0.4 %")
-    assert (share(9997, 10_000), share(9, 1e8), share(25, 10)) == ("99.97 %", "less than 0.01 %", "250 %")
+    assert (percent_of(1, 10), percent_of(1, 0), percent_of(0.04, 10)) == ("10 %", "–", "0.4 %")
+    assert (percent_of(9997, 10_000), percent_of(9, 1e8), percent_of(25, 10)) == (
+        "99.97 %",
+        "less than 0.01 %",
+        "250 %",
+    )
 
 
 def test_attacks_that_were_not_run_are_said_to_be_in_the_list_of_these() -> None:
