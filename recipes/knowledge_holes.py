@@ -34,9 +34,9 @@ from unrecall.methods import NPO, GradDiff, NegGradPlus, RandomLabel
 from unrecall.methods.base import Method
 from unrecall.models.holes import Holes
 from unrecall.models.observe import accuracy
+from unrecall.models.self_bleu import self_bleu, stretches
 from unrecall.record import stats
 from unrecall.record.schema import Estimate
-from unrecall.record.self_bleu import self_bleu, stretches
 from unrecall.scenarios.base import Scenario
 from unrecall.scenarios.digits import Digits
 from unrecall.scenarios.tinystories import TinyStories

@@ -15,8 +15,8 @@ from torch import nn
 
 from unrecall.data.signals import Signals
 from unrecall.models.observe import observe
-from unrecall.record.self_bleu import self_bleu, stretches
-from unrecall.record.vendi import unlike, vendi
+from unrecall.models.self_bleu import self_bleu, stretches
+from unrecall.models.vendi import unlike, vendi
 from unrecall.tasks.base import Task
 
 ALIKE = 0.8

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from unrecall.models.holes import Probes
-from unrecall.record.self_bleu import stretches
+from unrecall.models.self_bleu import stretches
 from unrecall.tasks.protocols import Textual, textual, unfinished
 
 OPENING = 12

@@ -17,9 +17,9 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from unrecall.record.exchange import Labels
+from unrecall.record.stats import placements
 
 TWO_SIDED, ONE_SIDED, POWER = 1.96, 1.645, 0.8416
 FAINT = 0.5
@@ -56,7 +56,8 @@ def areas(unlearned: np.ndarray, original: np.ndarray, labels: Labels) -> Areas:
         forget = labels.forget[part]
         if forget.all() or not forget.any():
             continue
-        placed = [_placements(scores[part], forget) for scores in (unlearned, original)]
+        pairs = ((scores[part][forget], scores[part][~forget]) for scores in (unlearned, original))
+        placed = [placements(*pair) for pair in pairs]
         members, others = (np.stack(column) for column in zip(*placed, strict=True))
         share = len(part) / total
         means += share * (members.mean(1) - 0.5)
@@ -64,18 +65,6 @@ def areas(unlearned: np.ndarray, original: np.ndarray, labels: Labels) -> Areas:
             if values.shape[1] > 1:
                 covariance += share**2 * np.cov(values) / values.shape[1]
     return Areas(means[0], means[1], covariance[0, 0], covariance[1, 1], covariance[0, 1])
-
-
-def _placements(scores: np.ndarray, forget: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each of forget, the share of holdout that lies below it; for each of holdout, the share of forget above it.
-
-    Ties count half.
-    """
-    members, others = scores[forget], scores[~forget]
-    rank = stats.rankdata(scores)
-    among_members = (rank[forget] - stats.rankdata(members)) / len(others)
-    among_others = 1 - (rank[~forget] - stats.rankdata(others)) / len(members)
-    return among_members, among_others
 
 
 def share_left(own: Areas) -> Share:

@@ -250,6 +250,15 @@ def roc(members: np.ndarray, others: np.ndarray) -> Roc:
     return Roc(fpr, tpr)
 
 
+def placements(members: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For each member's score the share of others below it, and for each other's the share of members above it.
+
+    Ties count half. The mean of either is the AUC.
+    """
+    ranks, m = stats.rankdata(np.r_[members, others]), len(members)
+    return (ranks[:m] - stats.rankdata(members)) / len(others), 1 - (ranks[m:] - stats.rankdata(others)) / m
+
+
 def auc(members: np.ndarray, others: np.ndarray, level: float = LEVEL, inflation: float = 1.0) -> Estimate:
     """P(score of a member > score of another) + P(equal) / 2, with an interval by DeLong's variance.
 
@@ -263,9 +272,7 @@ def auc(members: np.ndarray, others: np.ndarray, level: float = LEVEL, inflation
     m, n = len(members), len(others)
     if m == 0 or n == 0:
         return Estimate(value=None, n=m + n, note="no examples on one side")
-    ranks = stats.rankdata(np.r_[members, others])
-    above = (ranks[:m] - stats.rankdata(members)) / n
-    below = 1 - (ranks[m:] - stats.rankdata(others)) / m
+    above, below = placements(members, others)
     value, fewer = float(above.mean()), min(m, n)
     if value in (0.0, 1.0):
         low, high = clopper_pearson(round(value) * fewer, fewer, level)

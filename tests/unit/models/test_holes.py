@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from unrecall.models.holes import Answers, Earlier, Holes, Probes, Round, Search, holes
-from unrecall.record.self_bleu import stretches
+from unrecall.models.self_bleu import stretches
 from unrecall.tasks import Classification
 from unrecall.training.randomness import seeded
 
