@@ -28,7 +28,7 @@ SeedCounts = Annotated[
     str,
     typer.Option("--seeds", help="how many: 3, or 3x2x2 for originals x unlearnings of each x evaluations of each"),
 ]
-Seed = Annotated[int, typer.Option(min=0, help="what chance decides, it decides by this number")]
+Seed = Annotated[int, typer.Option(min=0, help="seed of all random draws")]
 Anyway = Annotated[bool, typer.Option("--anyway", help="go on though the model doesn't know what it must forget")]
 
 
@@ -83,7 +83,7 @@ class Unlearning:
     ] = ""
     kl: Annotated[
         float | None,
-        typer.Option(help="with --against: the most that answers on retain may change, KL in nats; 0.01"),
+        typer.Option(help="with --against: the most that answers on retain may change, KL in nats (default 0.01)"),
     ] = None
     measure: Annotated[
         str,

@@ -13,10 +13,12 @@ RecordPath = Annotated[Path, typer.Argument(help="the audit's record, or a folde
 LedgerPath = Annotated[Path, typer.Argument(help="the ledger: JSON Lines, made where there is none")]
 RequestName = Annotated[str, typer.Option("--request", help="the request's name, the same whenever it is audited")]
 ForgetFile = Annotated[
-    Path | None, typer.Option("--forget", help="its records, as `run` takes them; salted digests are kept")
+    Path | None,
+    typer.Option("--forget", help="file of the forgotten records, as for `run`; salted digests are kept"),
 ]
 HoldoutFile = Annotated[
-    Path | None, typer.Option("--holdout", help="its holdout, likewise: requests that share none are multiplied")
+    Path | None,
+    typer.Option("--holdout", help="the holdout, likewise; e-values of requests that share none are multiplied"),
 ]
 
 Checkpoint = Annotated[

@@ -304,8 +304,8 @@ def _of_rows(record: Record, rows: Sequence[Measurement], names: tuple[str, ...]
     if word == YES:
         return word, f"More than models that never saw them show.{figures}"
     if word in (NO, AS_FAR):
-        whose = "" if word == NO else f"{_untold(rows)} By the others, no"
-        no_more = f"{whose or 'No'} more than models that never saw them show; half of what the original shows"
+        others = "It shows" if word == NO else f"{_untold(rows)} The other rows show"
+        no_more = f"{others} no more than models that never saw them do; half or more of what the original shows"
         return word, f"{no_more} is ruled out.{figures}{_undecided(rows)}"
     reasons = [m.note.rpartition(WHY)[2].rstrip(".") for m in deciding if WHY in m.note]
     why = "; ".join(dict.fromkeys(reasons))
@@ -342,7 +342,7 @@ def _untold(rows: Sequence[Measurement]) -> str:
     silent = [m for m in rows if says_nothing(m)]
     count = max((len(reference_values(m)) for m in silent), default=0)
     figures = "; ".join(_figure(m, another=True) for m in silent[:MOST])
-    return f"Can’t be told from {count} retrained models, so much do they differ: {figures}." if silent else ""
+    return f"{count} retrained models differ too much to tell: {figures}." if silent else ""
 
 
 def _use(record: Record) -> Reply:

@@ -75,7 +75,7 @@ def _figures(record: Record, report: AttackReport) -> list[str]:
         sentences.append(f"After a request for others as hard: {percent(alike.value)}.")
     if finite(left.value) is not None and left.value is not None:
         weak = ", so that the method hardly honours it, and can’t be attacked through it" * _ignored(record, report)
-        sentences.append(f"Of the requested {percent(left.value)} are still answered right{weak}.")
+        sentences.append(f"{percent(left.value)} of what the request names is still answered right{weak}.")
     return sentences
 
 

@@ -64,8 +64,8 @@ def checks(tested: NeverTrained) -> list[tuple[str, str]]:
         lines.append(("Placebo", f"p = {p(tested.placebo)}: two halves of the holdout {outcome}"))
     lines.append(("The same test on the original", f"p = {p(tested.original)}"))
     if tested.dilution is not None:
-        noticed = f"{percent(tested.dilution)} of such tests had noticed"
-        lines.append(("Dilution", f"had the original seen a quarter of forget only, {noticed}"))
+        noticed = f"{percent(tested.dilution)} of such tests would have noticed"
+        lines.append(("Dilution", f"if the original had been trained on only a quarter of forget, {noticed}"))
     source = "made from retain and the record only, never from a model of this audit"
     lines.append(("Adjusted by", f"{', '.join(tested.covariates)}: {source}" if tested.covariates else "nothing"))
     if tested.epsilon:

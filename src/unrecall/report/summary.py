@@ -320,9 +320,10 @@ def tries(records: Sequence[Record]) -> Iterator[str]:
         count = len(models)
         if count == 1:
             continue
-        confidence = f"with {100 - 5 * count} % confidence" if count < 20 else "with none"
+        confidence = f"with {100 - 5 * count} % confidence" if count < 20 else "with no confidence"
         yield (
-            f"{count} models were judged beside the same holdout: each verdict is for a model that was chosen before. "
+            f"{count} models were judged beside the same holdout: each verdict holds for a model that was "
+            "chosen before it was tested. "
             f"A bound on what is left, given with 95 % confidence, holds for the best of {count} {confidence}, and "
             "a model that still knows the forgotten passes one of several tests more easily. Judge the one that you "
             "keep beside other records that were never trained on."

@@ -87,7 +87,7 @@ def test_no_plain_no_stands_over_an_attack_that_can_not_tell_the_original() -> N
         leak="above", note=f"Inconclusive: {WITHIN}.", bound_low=-2.13, bound_high=3.51,
     )  # fmt: skip
     untold = (
-        "Can’t be told from 2 retrained models, so much do they differ: Prototypes 1.000 (original 1.000, retrained "
+        "2 retrained models differ too much to tell: Prototypes 1.000 (original 1.000, retrained "
         "0.700, another one 0.000 to 1.000)."
     )
     for shown in (wide, wide.model_copy(update={"note": f"Inconclusive: {FEW_MODELS}."})):
@@ -96,7 +96,9 @@ def test_no_plain_no_stands_over_an_attack_that_can_not_tell_the_original() -> N
             assert (answer.word, answer.tone) == ("No, as far as can be told", "open")
             assert untold in answer.text
             assert "Can’t tell:" not in answer.text
-        assert answers.answers(record)[0].text.startswith(f"{untold} By the others, no more than models that never")
+        assert answers.answers(record)[0].text.startswith(
+            f"{untold} The other rows show no more than models that never"
+        )
     assert words(beside_retrained(told, wide.model_copy(update={"verdict": "leaks"})))[0] == "Yes"
     assert words(beside_retrained(wide))[0] == "Inconclusive"
 

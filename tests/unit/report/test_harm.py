@@ -71,8 +71,8 @@ def test_whether_a_request_harms_others(changes: dict[str, Any], word: str, tone
 def test_the_figures_and_the_controls_stand_with_the_answer() -> None:
     (answer,) = answers.harmful(attacked(excess=FOUND))
     assert answer.text == (
-        f"{NOTE} Beyond random requests: 21 % (95 %: 11 % to 36 %). After a request for others as hard: 2 %. Of the "
-        "requested 10 % are still answered right. Both controls hold."
+        f"{NOTE} Beyond random requests: 21 % (95 %: 11 % to 36 %). After a request for others as hard: 2 %. 10 % "
+        "of what the request names is still answered right. Both controls hold."
     )
     failed = attacked(excess=FOUND, left=0.9, negative_holds=False, negative_control="these should harm less, but")
     (answer,) = answers.harmful(failed)

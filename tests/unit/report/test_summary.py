@@ -163,7 +163,7 @@ def test_several_models_beside_one_holdout_are_several_tries() -> None:
     assert sentence.startswith("3 models were judged beside the same holdout")
     assert "holds for the best of 3 with 85 % confidence" in sentence
     (sentence,) = tries([beside(str(number)) for number in range(20)])
-    assert "with none" in sentence
+    assert "with no confidence" in sentence
     assert sentence in lines([beside(str(number)) for number in range(20)])
     text = Reader(page([beside("a"), beside("b")])).text
     assert "holds for the best of 2 with 90 % confidence" in text
