@@ -27,8 +27,8 @@ WORDS: Final[Mapping[str, str]] = {
     "basis": "what a verdict compares with: retrained models, or examples that were never trained on.",
     "grade": "how strong the evidence behind a verdict is.",
     "leak": (
-        "the side on which a number of the unlearned model shows what should be gone: `above` or `below` the retrained "
-        "models."
+        "a number by which the unlearned model shows what should be gone. Its side is `above` or `below` the retrained "
+        "models, where that shows."
     ),
     "judged": "said of a measurement on which a verdict rests.",
     "not judged": "said where there is nothing to hold the model against, or no rule that does it.",
