@@ -86,6 +86,7 @@ BAD: list[tuple[str, list[str], str]] = [
     ("attack of a suite again", with_(RUN, suite="quick loss"), "expected each attack once, got two called 'loss'"),
     ("suite before a comma", with_(RUN, suite="loss,all"), "--suite: expected names separated by spaces, got 'loss,a"),
     ("suite misspelt", with_(RUN, suite="standart"), "unknown attack 'standart'.*Did you mean 'standard'?"),
+    ("suite unknown", with_(RUN, suite="fast"), "unknown attack .fast.. Suites: all, quick, standard."),
     ("attack without parameters", with_(RUN, suite="loss:k=1"), r"unknown parameter 'k'\. It takes no parameters"),
     ("unknown attack parameter", with_(RUN, suite="rmia:gama=1"), "unknown parameter 'gama'. Did you mean 'gamma'"),
     ("nothing to tune", [*with_(RUN, method="retrain"), "--tune"], "expected a method with a strength"),

@@ -16,7 +16,7 @@ import unrecall as ur
 from tests.end_to_end.test_cli import WHO, call, case
 from tests.worlds import blobs, train
 from unrecall.cli.app import app
-from unrecall.data.examples import Selection
+from unrecall.data.examples import Selection, digest, iterate
 from unrecall.data.identity import identities
 from unrecall.experiment.grid import scenario_of
 from unrecall.record.schema import load
@@ -70,7 +70,7 @@ def test_the_readme_s_script_runs_as_it_stands() -> None:
 
 def test_the_scenario_of_the_page_on_own_scenarios_loads_as_it_stands() -> None:
     page = (HOME / "docs" / "own-scenario.md").read_text(encoding="utf-8")
-    example, two_inputs, telling, steps = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    example, two_inputs, telling, steps, following = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     Path("mine.py").write_text(example)
     scenario = scenario_of("mine.py:make")
     assert len(scenario.request.forget) == 100
@@ -78,6 +78,7 @@ def test_the_scenario_of_the_page_on_own_scenarios_loads_as_it_stands() -> None:
     _check_two_inputs(two_inputs)
     _check_telling(telling)
     _check_steps(steps)
+    _check_next_request(following)
 
 
 def _check_telling(example: str) -> None:
@@ -117,6 +118,18 @@ def _check_steps(example: str) -> None:
     record = names["record"]
     assert record.sizes["holdout"] == 10  # type: ignore[attr-defined]
     assert record.method.startswith("scrub")  # type: ignore[attr-defined]
+
+
+def _check_next_request(example: str) -> None:
+    """What went first is in neither set of the second request."""
+    data, unseen = blobs(80, 4, 1), blobs(80, 4, 2)
+    names: dict[str, Any] = {"training": data, "whose": {"Ann": list(range(8))}, "model": train(data, 0)}
+    names |= {"holdout": unseen[:20], "others": unseen[20:40], "test": unseen[40:]}
+    exec(compile(example.replace('"scrub"', '"scrub", attacks="loss", tune=False'), "own-scenario.md", "exec"), names)
+    assert names["outcome"].record.sizes == {"forget": 8, "retain": 64, "holdout": 20, "test": 40}
+    assert names["outcome"].record.sizes["retain"] == len(names["kept"])
+    gone = {digest(item) for item in data[:8]}
+    assert not gone & {digest(item) for item in iterate(names["kept"])}
 
 
 def test_the_examples_of_extending_run_as_they_stand() -> None:

@@ -132,10 +132,10 @@ def _check_attack(name: str) -> None:
     try:
         check_named(name, "attacks")
     except BadInput as error:
-        hint = nearest(name, SUITES)
-        if "Did you mean" in str(error) or "Did you mean" not in hint:
+        if "Did you mean" in str(error):
             raise
-        raise BadInput(f"unknown attack '{name}'. {hint}") from error
+        hint = nearest(name, SUITES).replace("Known: ", "Suites: ")
+        raise BadInput(f"unknown attack '{name}'. {hint} 'unrecall list attacks' shows the attacks.") from error
 
 
 @dataclass(frozen=True)
