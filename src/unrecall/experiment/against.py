@@ -171,7 +171,7 @@ class Judge:
         return Trial(
             strength=factor,
             gap=self.brought_back(unlearned),
-            retain_drop=self.guards.unseen.change(unlearned).lost,
+            retain_drop=self.guards.retained.change(unlearned).lost,
             near_drop=self.guards.near.change(unlearned).lost,
             validation_drop=None if validation is None else validation.change(unlearned).lost,
             kl=distance,

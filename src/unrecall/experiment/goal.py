@@ -129,9 +129,13 @@ class Guard:
 
 
 class Guards(NamedTuple):
-    """The sets that are watched: retain that unlearning doesn't see, retain nearest to forget, and validation."""
+    """The sets that are watched: retain that unlearning doesn't see, retain nearest to forget, and validation.
 
-    unseen: Guard
+    Of a recommender `retained` is retain that unlearning sees: it learns interactions by heart, so that what it isn't
+    taught again it forgets as it should forget forget.
+    """
+
+    retained: Guard
     near: Guard
     validation: Guard | None
 
@@ -146,10 +150,11 @@ def guards_of(task: Task, original: nn.Module, request: Request, validation: Exa
     def guard(examples: Examples, most: float, *, both_ways: bool = False) -> Guard:
         return Guard(task, examples, use(task, observe(original, task, examples)), most, both_ways)
 
-    near = nearest(task, original, request)
-    shared = request.kind != "samples" or offers(task, Recommending)
+    near, by_heart = nearest(task, original, request), offers(task, Recommending)
+    retained = request.sampled(SAMPLE).retain if by_heart else request.test
+    shared = request.kind != "samples" or by_heart
     own = None if shared else guard(validation, max(drop, VALIDATION_CHANGE), both_ways=True)
-    return Guards(guard(request.test, drop), guard(near, max(drop, NEAR_DROP)), own)
+    return Guards(guard(retained, drop), guard(near, max(drop, NEAR_DROP)), own)
 
 
 def nearest(task: Task, original: nn.Module, request: Request) -> Selection:

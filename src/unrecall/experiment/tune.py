@@ -28,10 +28,7 @@ CRITERION = {
     "backdoor": "the weakest strength whose mean confidence in what the attacker wishes, on validation, is at most "
     "{0:.3g}",
 }
-SPARING = (
-    ", with at most {0:.0%} of {1} (or one example) lost on retain examples that unlearning did not see, {2:.0%} on "
-    "those nearest to what must go"
-)
+SPARING = ", with at most {0:.0%} of {1} (or one example) lost on {3}, {2:.0%} on those nearest to what must go"
 UNCHANGED = ", and {0:.0%} lost or gained on validation"
 STOPS = "; training on forget stops as soon as that is reached"
 UNHELPED = (
@@ -70,8 +67,9 @@ def tune(
     Of texts, the share of answers that are said whole counts as well. Training stops by itself as soon as the gap is
     closed (`Job.enough`). Damage is looked for on a tenth of retain that is kept from unlearning, where it isn't
     repaired; on the retain examples nearest to forget; and, for samples, on validation, which a retrained model knows
-    as well as the original does. It is a loss of accuracy; of texts, of whole answers; of recommenders, of the items'
-    likelihood, and not on validation, which may be of users who leave. The holdout, the test set and retrained models
+    as well as the original does. It is a loss of accuracy; of texts, of whole answers. Of recommenders it is a loss of
+    the items' likelihood on retain that unlearning sees, for they forget what they aren't taught again; and not on
+    validation, which may be of users who leave. The holdout, the test set and retrained models
     are never touched.
 
     Steps by 4 or 1/4 until one trial is too weak and one too strong, then bisects on the logarithm. Raises NotSupported
@@ -129,8 +127,10 @@ def _criterion(goal: Goal, guards: Guards, retain_drop: float) -> str:
     criterion = CRITERION[goal.kind].format(goal.limit)
     if textual and goal.kind == "samples":
         criterion = f"{criterion}, and no more answers said whole"
-    measure = "whole answers" if textual else "likelihood" if offers(goal.task, Recommending) else "accuracy"
-    criterion += SPARING.format(retain_drop, measure, max(retain_drop, NEAR_DROP))
+    by_heart = offers(goal.task, Recommending)
+    measure = "whole answers" if textual else "likelihood" if by_heart else "accuracy"
+    retained = "retain examples" if by_heart else "retain examples that unlearning did not see"
+    criterion += SPARING.format(retain_drop, measure, max(retain_drop, NEAR_DROP), retained)
     return criterion + (UNCHANGED.format(max(retain_drop, VALIDATION_CHANGE)) if guards.validation else "") + STOPS
 
 
@@ -214,15 +214,15 @@ def summary(tuning: Tuning, kind: Kind) -> str:
 def trial_of(goal: Goal, guards: Guards, factor: float, unlearned: nn.Module) -> Trial:
     """How far a model is from the goal, and what was lost."""
     signals = goal.signals(unlearned)
-    unseen, near, guard = guards.unseen.change(unlearned), guards.near.change(unlearned), guards.validation
+    retained, near, guard = guards.retained.change(unlearned), guards.near.change(unlearned), guards.validation
     validation = None if guard is None else guard.change_of(signals[-1])
     return Trial(
         strength=factor,
         gap=goal.gap(signals),
-        retain_drop=unseen.lost,
+        retain_drop=retained.lost,
         near_drop=near.lost,
         validation_drop=None if validation is None else validation.lost,
-        sparing=not (unseen.excessive or near.excessive or (validation is not None and validation.excessive)),
+        sparing=not (retained.excessive or near.excessive or (validation is not None and validation.excessive)),
     )
 
 

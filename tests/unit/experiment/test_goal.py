@@ -46,22 +46,24 @@ def test_a_text_is_right_as_a_whole_or_not_at_all(text_world: World) -> None:
     assert right(Classification(), halves).tolist() == [1.0, 0.99, 0.5, 0.0]
 
 
-def test_a_recommender_is_watched_by_the_likelihood_of_items(tastes_world: World) -> None:
-    """A head at half its size names the same items first; their likelihood falls, and that is what it loses."""
+def test_a_recommender_is_watched_by_the_likelihood_of_what_it_is_taught_again(tastes_world: World) -> None:
+    """At half its weights its items are less likely; what it isn't taught again it forgets even if retrained."""
     w = tastes_world
     whole = w.request.with_validation()
     request = tuning_request(whole, whole.validation or (), 0)
     guards = guards_of(w.task, w.original, request, request.holdout, 0.05)
     assert guards.validation is None, "held-back items of users who leave are forgotten with theirs"
+    assert guards.retained.examples is request.retain
     duller = copy.deepcopy(w.original)
     with torch.no_grad():
         for p in duller.parameters():
             p.mul_(0.5)
-    before, after = (observe(model, w.task, request.test) for model in (w.original, duller))
-    change = guards.unseen.change(duller)
+    before, after = (observe(model, w.task, request.retain) for model in (w.original, duller))
+    change = guards.retained.change(duller)
     assert change.lost == pytest.approx(float(after.loss.mean() - before.loss.mean()))
     assert change.excessive
-    assert not guards.unseen.change(w.original).excessive
+    assert not guards.retained.change(w.original).excessive
+    assert not guards.retained.change(w.retrained[0]).excessive, "which knows retain as well"
 
 
 def test_the_gap_of_texts_counts_whole_answers_too(text_world: World) -> None:
