@@ -108,7 +108,7 @@ def test_without_a_retrained_model_no_pass_is_made() -> None:
 
 
 def test_with_a_precision_the_counts_are_those_of_as_many_draws() -> None:
-    values = np.linspace(0.3, 0.7, 20)
+    values = np.linspace(0.3, 0.7, 20).tolist()
     fewer, same = (
         found(bright(), [bright(0.45)], pixels(*values), ResidualKnowledge(radius_max=0.1, points=2, **how))
         for how in ({"precision": 0.03}, {"draws": 14})
