@@ -185,7 +185,10 @@ def test_the_null_of_a_method_that_stops_makes_the_passes_that_it_made(class_wor
         assert torch.allclose(value, unlearned.model.state_dict()[name], atol=1e-6), name
 
 
-def test_a_tuning_says_how_long_it_took_where_this_run_made_it(class_world: World, tmp_path: Path) -> None:
+def test_a_tuning_says_how_long_it_took_where_this_run_made_it(
+    class_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNRECALL_CACHE", str(tmp_path / "cache"))
     w = class_world
     scenario = Scenario("own", "", w.task, w.request, original=w.original, references=0)
     method = GradAscent(fit=Fit(lr=1e-3, epochs=1, batch_size=8))
