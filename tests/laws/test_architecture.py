@@ -75,10 +75,10 @@ SIBLINGS = {
         "llama2c",
         "model_cache",
         "networks",
-        "own",
+        "own_files",
+        "paper_tables",
         "ratings",
         "recommenders",
-        "reported",
         "teaching",
     },
 }

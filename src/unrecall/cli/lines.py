@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unrecall.cli.options import OwnModel
-from unrecall.disk.files import is_folder_of_files, read_json
+from unrecall.disk.files import is_folder_of_files
+from unrecall.disk.json_files import read_json
 from unrecall.errors import BadInput
 from unrecall.spec.lines import check_named, parse, settings, show
 

@@ -12,7 +12,6 @@ from unicodedata import normalize
 import torch
 from torch.utils.data import DataLoader, IterableDataset, Subset
 
-from unrecall.data.enough import FEWEST_TO_HALVE, OTHERS
 from unrecall.data.examples import (
     Absent,
     Examples,
@@ -29,6 +28,7 @@ from unrecall.data.examples import (
 )
 from unrecall.data.identity import CONTENT, Identities, by_content, identities, made_key
 from unrecall.data.kinds import Kind
+from unrecall.data.sizes import FEWEST_TO_HALVE, OTHERS
 from unrecall.errors import BadInput, MissingReference
 
 Control: TypeAlias = Literal["planted", "random split", "matched", "synthetic"]

@@ -2,22 +2,14 @@
 
 import glob
 import hashlib
-import json
 import os
-import re
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
-try:
-    import fcntl
-except ImportError:  # Windows has no such locks
-    fcntl = None  # type: ignore[assignment]
-
+from unrecall.disk import locks
 from unrecall.errors import BadInput
 
 UNFINISHED = ".part"
@@ -77,7 +69,7 @@ def held(path: Path, waits: Callable[[str], None]) -> Iterator[None]:
 
     `waits`: is told who holds it, as "process 123", where that lasts (`BRIEF`). Where there are no locks nobody waits.
     """
-    if fcntl is None:
+    if not locks.SUPPORTED:
         yield
         return
     lock = path.with_name(f".{path.name}{UNFINISHED}")
@@ -87,10 +79,10 @@ def held(path: Path, waits: Callable[[str], None]) -> Iterator[None]:
             number = os.open(lock, os.O_CREAT | os.O_RDWR, 0o600)
         except OSError as error:
             raise unwritable(path, error) from error
-        if not _locked_soon(number):
+        if not locks.lock_within(number, BRIEF):
             holder = os.pread(number, 20, 0).decode("ascii", "replace")
             waits(f"process {holder}" if holder.isdigit() else "another process")
-            fcntl.flock(number, fcntl.LOCK_EX)
+            locks.wait_for_lock(number)
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(number), lock.stat()):
                 break
@@ -109,12 +101,12 @@ def reserved(folder: Path) -> Iterator[None]:
 
     Where there are no locks nobody is kept out.
     """
-    if fcntl is None:
+    if not locks.SUPPORTED:
         yield
         return
     number = os.open(folder, os.O_RDONLY)
     try:
-        if _lock(number) is False:
+        if locks.lock(number) is False:
             raise BadInput(
                 f"{folder}: expected a folder that nobody else is writing to, got one that another process is. Wait "
                 "until it is done, or choose another --out."
@@ -154,12 +146,12 @@ def _temporary(path: Path, *, folder: bool = False, private: bool = False) -> tu
     while True:
         if folder:
             name = tempfile.mkdtemp(UNFINISHED, start, path.parent)
-            number = os.open(name if fcntl else os.devnull, os.O_RDONLY)  # Windows opens no folders
+            number = os.open(name if locks.SUPPORTED else os.devnull, os.O_RDONLY)  # Windows opens no folders
         else:
             number, name = tempfile.mkstemp(UNFINISHED, start, path.parent)
         if not private:
             Path(name).chmod((0o777 if folder else 0o666) & ~_umask())
-        if _lock(number) is not False and Path(name).exists():
+        if locks.lock(number) is not False and Path(name).exists():
             return Path(name), number
         os.close(number)
 
@@ -169,32 +161,6 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
-
-
-def _locked_soon(number: int) -> bool:
-    """Whether an open file could be locked within `BRIEF`, or there are no locks."""
-    end = time.monotonic() + BRIEF
-    while _lock(number) is False:
-        if time.monotonic() > end:
-            return False
-        time.sleep(BRIEF / 20)
-    return True
-
-
-def _lock(number: int) -> bool | None:
-    """Whether an open file or folder could be locked, which it can't while somebody else holds it.
-
-    None where there are no locks: on Windows, and on some disks of a network.
-    """
-    if fcntl is None:
-        return None
-    try:
-        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return None
-    return True
 
 
 def sweep(folder: Path) -> None:
@@ -208,7 +174,7 @@ def _remove_left(paths: Iterable[Path]) -> None:
         with suppress(OSError, BadInput):
             number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
             try:
-                if _lock(number):
+                if locks.lock(number):
                     discard(path)
             finally:
                 os.close(number)
@@ -260,11 +226,6 @@ def write_text(path: Path, text: str, *, private: bool = False) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(path: Path, value: Any, *, private: bool = False) -> None:
-    """Writes `value` as indented JSON with sorted keys, all of it or nothing. `private`: as in `writing`."""
-    write_text(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n", private=private)
-
-
 def exists(text: str) -> bool:
     """Whether a text is the path of a file or folder that is there; one that can be no path isn't."""
     try:
@@ -286,53 +247,6 @@ def read_text(path: Path) -> str:
         raise BadInput(f"{path}: expected UTF-8 text, got other bytes at position {error.start}.") from error
     except OSError as error:
         raise BadInput(f"{path}: expected a readable file, got: {error.strerror}. Check the path.") from error
-
-
-def read_json(path: Path) -> Any:
-    """What a JSON file that the user named holds; BadInput where it is none."""
-    return parse_json(read_text(path), str(path))
-
-
-def parse_json(text: str, place: str, expected: str = "JSON", hint: str = "Check the path.") -> Any:
-    """The value of a JSON text that stands at `place`; BadInput where it is none, or none that can be held.
-
-    `hint`: what to do then.
-    """
-    cause: Exception
-    try:
-        value = json.loads(text, object_pairs_hook=_object)
-        if SURROGATE.search(text):
-            json.dumps(value, ensure_ascii=False).encode()
-        return value
-    except UnicodeEncodeError as error:
-        actual, cause = "half of a surrogate pair (\\ud800 to \\udfff), which is no character", error
-    except RepeatedKey as error:
-        actual, cause = f"the key {error} twice in an object", error
-    except json.JSONDecodeError as error:
-        where = f"line {error.lineno}" if "\n" in text else f"character {error.colno}"
-        actual, cause = f"{error.msg.removesuffix(' at')} at {where}", error
-    except RecursionError as error:
-        actual, cause = "lists or objects nested too deep", error
-    except ValueError as error:  # Python reads no integer of more than some thousand digits
-        actual, cause = "a number of too many digits", error
-    raise BadInput(f"{place}: expected {expected}, got {actual}. {hint}") from cause
-
-
-SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
-"""A half of a pair that stands for one character, as JSON escapes it."""
-
-
-class RepeatedKey(ValueError):
-    """A JSON object names a key twice: which value is meant can't be told."""
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object of these keys and values."""
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise RepeatedKey(repr(next(name for name in names if names.count(name) > 1)))
-    return values
 
 
 def file_key(path: Path) -> str:

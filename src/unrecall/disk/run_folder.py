@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from unrecall.disk.code_key import path_key
-from unrecall.disk.files import UNFINISHED, content_key, exists, read_json, reserved, sweep, unwritable, write_json
+from unrecall.disk.files import UNFINISHED, content_key, exists, reserved, sweep, unwritable
+from unrecall.disk.json_files import read_json, write_json
 from unrecall.errors import BadInput
 
 ASKED = "run.json"

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from unrecall.disk.files import parse_json, read_json
+from unrecall.disk.json_files import parse_json, read_json
 from unrecall.errors import BadInput, MissingDependency, one_line
 
 Located: TypeAlias = tuple[str, Mapping[str, Any]]

@@ -14,7 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from unrecall.disk.files import read_json, unwritable, writing
+from unrecall.disk.files import unwritable, writing
+from unrecall.disk.json_files import read_json
 from unrecall.errors import BadInput, MissingDependency, one_line
 
 HALF = (torch.float16, torch.bfloat16)

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unrecall.data.enough import SAMPLE
 from unrecall.data.examples import Absent, Examples, Joined, Selection, digest, iterate
 from unrecall.data.request import SAMPLED, SPLITS, Request, Split
 from unrecall.data.signals import Signals, SplitSignals
+from unrecall.data.sizes import SAMPLE
 from unrecall.disk.cache import ARRAYS, Cache, shared
 from unrecall.disk.code_key import code_key
 from unrecall.disk.files import content_key

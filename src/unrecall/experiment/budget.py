@@ -14,7 +14,7 @@ from typing import NamedTuple
 from torch import nn
 
 from unrecall.attacks.base import Attack
-from unrecall.disk.files import read_json, write_json
+from unrecall.disk.json_files import read_json, write_json
 from unrecall.errors import BadInput, error_line
 from unrecall.experiment.against import Against
 from unrecall.experiment.case import Case

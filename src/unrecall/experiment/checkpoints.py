@@ -7,7 +7,8 @@ from typing import Any
 from torch import nn
 
 from unrecall.disk import weights
-from unrecall.disk.files import content_key, file_key, read_json
+from unrecall.disk.files import content_key, file_key
+from unrecall.disk.json_files import read_json
 from unrecall.errors import BadInput
 
 

@@ -30,7 +30,7 @@ from unrecall.models.observe import observe
 from unrecall.nn.hooks import batchnorms
 from unrecall.nn.waiting import size_of
 from unrecall.record.doubts import hardly_knows
-from unrecall.record.possible import Sizes, possible, remembered
+from unrecall.record.possible_verdicts import Sizes, possible, remembered
 from unrecall.spec.lines import show
 from unrecall.tasks.base import check_inputs
 from unrecall.tasks.protocols import Classed, offers

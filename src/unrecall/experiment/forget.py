@@ -14,7 +14,7 @@ from unrecall.harness.audit import models_of
 from unrecall.harness.suites import Attacks, suite_of
 from unrecall.methods.base import Method, method_of
 from unrecall.nn.usable import no_module
-from unrecall.record.possible import Sizes, lacking
+from unrecall.record.possible_verdicts import Sizes, lacking
 from unrecall.scenarios.base import Scenario
 from unrecall.tasks.base import Task
 from unrecall.tasks.classification import Classification

@@ -8,11 +8,11 @@ import numpy as np
 from scipy import stats
 from torch import nn
 
-from unrecall.data.enough import SAMPLE
 from unrecall.data.examples import Examples, Selection, evenly
 from unrecall.data.kinds import Kind
 from unrecall.data.request import Request
 from unrecall.data.signals import Signals
+from unrecall.data.sizes import SAMPLE
 from unrecall.errors import BadInput
 from unrecall.models.observe import observe, one_size
 from unrecall.tasks.base import Task

@@ -8,7 +8,8 @@ from torch import nn
 
 from unrecall.disk import weights
 from unrecall.disk.cache import shared
-from unrecall.disk.files import check_writable, content_key, write_json
+from unrecall.disk.files import check_writable, content_key
+from unrecall.disk.json_files import write_json
 from unrecall.errors import BadInput
 from unrecall.experiment.against import Against
 from unrecall.experiment.case import Case

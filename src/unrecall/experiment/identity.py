@@ -8,7 +8,8 @@ from unrecall.data.examples import digest, iterate
 from unrecall.data.request import Request
 from unrecall.disk.cache import environment
 from unrecall.disk.code_key import code_key
-from unrecall.disk.files import content_key, read_json
+from unrecall.disk.files import content_key
+from unrecall.disk.json_files import read_json
 from unrecall.errors import BadInput
 from unrecall.experiment.against import Against
 from unrecall.experiment.seeds import Seeds

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from unrecall.disk.append import Growing, growing
+from unrecall.disk.append_only import AppendOnlyFile, append_only
 from unrecall.disk.files import file_key, is_folder_of_files, read_text
 from unrecall.errors import BadInput
 from unrecall.record import ledger as lines
@@ -74,7 +74,7 @@ def add(path: Path, audited: Audited, *, reaudit: bool = False) -> Added:
     if reaudit and not path.is_file():
         raise BadInput(f"{path}: expected a ledger with earlier requests, got nothing there. Add the request first.")
     fields = _fields(path, audited)
-    with growing(path) as file:
+    with append_only(path) as file:
         salt, torn_first = _begun(path, file)
         ledger = lines.parse(file.whole, file.torn, str(path))
         forget, holdout = ([lines.salted(salt, text) for text in own] for own in (audited.forget, audited.holdout))
@@ -258,7 +258,7 @@ def _check_name(path: Path, earlier: Sequence[Entry], forget: Sequence[str], *, 
         )
 
 
-def _begun(path: Path, file: Growing) -> tuple[bytes, Path | None]:
+def _begun(path: Path, file: AppendOnlyFile) -> tuple[bytes, Path | None]:
     """The salt of an open ledger, which gets its first line where it has none; where a torn one was set aside.
 
     BadInput where something else than a ledger is there.
@@ -277,7 +277,7 @@ def _salt(path: Path, digest: str | None) -> bytes:
     """The salt beside a ledger, made where `digest` is None; BadInput where it is gone, or has another sha256."""
     place = path.with_name(f"{path.name}.salt")
     if digest is None:
-        with growing(place) as file:
+        with append_only(place) as file:
             place.chmod(0o600)
             if not file.whole:
                 file.append(os.urandom(SALT).hex().encode())

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unrecall.disk.files import file_key, write_json, writing_folder
+from unrecall.disk.files import file_key, writing_folder
+from unrecall.disk.json_files import write_json
 from unrecall.disk.tables import records
 from unrecall.errors import BadInput
 from unrecall.record.manifest import KIND, Manifest, Planted, coins, digest, text_of

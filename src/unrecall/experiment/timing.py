@@ -15,7 +15,7 @@ from torch import nn
 
 from unrecall.attacks.base import ARMS, Attack
 from unrecall.attacks.relearn import Relearn
-from unrecall.data import enough
+from unrecall.data import sizes
 from unrecall.data.examples import Examples, Selection, evenly
 from unrecall.data.request import SPLITS, Request, Split
 from unrecall.errors import NotSupported
@@ -406,7 +406,7 @@ def _more_models(case: Case) -> float:
 
 def _count(request: Request, sets: Sequence[Split]) -> int:
     """On how many examples of some sets an audit looks at models."""
-    observed = request.sampled(enough.SAMPLE)
+    observed = request.sampled(sizes.SAMPLE)
     return sum(len(observed[split]) for split in sets)
 
 

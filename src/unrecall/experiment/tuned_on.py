@@ -10,7 +10,8 @@ from safetensors import SafetensorError
 from unrecall.data.examples import digest, iterate
 from unrecall.data.request import Request
 from unrecall.disk import weights
-from unrecall.disk.files import content_key, read_json, read_text, write_json, write_text
+from unrecall.disk.files import content_key, read_text, write_text
+from unrecall.disk.json_files import read_json, write_json
 from unrecall.errors import BadInput
 from unrecall.experiment.identity import EXPORTED
 from unrecall.models.low_rank import ADAPTER

@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from torch import nn
 
-from unrecall.data.enough import OTHERS
 from unrecall.data.examples import Examples
+from unrecall.data.sizes import OTHERS
 from unrecall.errors import BadInput, Fields, at_least, check_fields, kind_of
 from unrecall.models.observe import observe
 from unrecall.tasks.base import Task

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unrecall.disk.files import file_key, parse_json, read_text, write_text, writing
+from unrecall.disk.files import file_key, read_text, write_text, writing
+from unrecall.disk.json_files import parse_json
 from unrecall.errors import BadInput, MissingDependency
 from unrecall.record.recheck import NO_CHECKPOINT, checkpoints, places_of_scores
 from unrecall.record.schema import NEVER_TRAINED, Label, Record, load

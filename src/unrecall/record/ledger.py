@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import Field, ValidationError
 
-from unrecall.disk.append import split_torn
+from unrecall.disk.append_only import split_torn
 from unrecall.errors import BadInput
 from unrecall.record.betting import MOST
 from unrecall.record.schema import Frozen

@@ -13,7 +13,8 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 from scipy import stats
 
-from unrecall.disk.files import file_key, read_json
+from unrecall.disk.files import file_key
+from unrecall.disk.json_files import read_json
 from unrecall.errors import BadInput
 from unrecall.record.ledger import SHA256, salted
 from unrecall.record.schema import Frozen

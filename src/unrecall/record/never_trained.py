@@ -13,11 +13,12 @@ from typing import Any, Literal
 import numpy as np
 
 from unrecall.data.covariates import FIRST_TO_GO
-from unrecall.data.enough import OTHERS
+from unrecall.data.sizes import OTHERS
 from unrecall.disk.files import content_key
 from unrecall.record import stats
-from unrecall.record.blind import blind_test, dilution, placebo
+from unrecall.record.discoveries import discoveries, epsilon
 from unrecall.record.exchange import DRAWS, Exchange, Labels, exchange
+from unrecall.record.holdout_checks import blind_test, dilution, placebo
 from unrecall.record.never_trained_lines import (
     BLIND,
     FEWEST,
@@ -31,7 +32,6 @@ from unrecall.record.never_trained_lines import (
     swapped,
     uneven,
 )
-from unrecall.record.recognised import epsilon, recognised
 from unrecall.record.schema import AttackTest, Damage, Label, NeverTrained, Verdict
 from unrecall.record.share_of_memory import areas, needed, share_left, smallest_share
 
@@ -264,7 +264,7 @@ def judge(scores: PoolScores, stated: Stated, draws: int = DRAWS, rule: str = RU
         attacks=[_attack_test(i, scores, statistics, tests, stated) for i in range(len(scores.attacks))],
         absent=dict(stated.absent),
         damage=[_damage(split, correct, rule) for split, correct in scores.correct.items()],
-        recognised=recognised(statistics[0][0], labels.forget) if labels.forget.sum() >= FEW else None,
+        recognised=discoveries(statistics[0][0], labels.forget) if labels.forget.sum() >= FEW else None,
     )
     level, strange_level = levels(tests[0].smallest)
     tested = tested.model_copy(update={"level": level, "strange_level": strange_level})

@@ -8,7 +8,8 @@ from typing import Any, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from unrecall.data.kinds import Kind
-from unrecall.disk.files import parse_json, read_text, write_text
+from unrecall.disk.files import read_text, write_text
+from unrecall.disk.json_files import parse_json
 from unrecall.errors import BadInput
 from unrecall.record.migrate import SCHEMA, migrated
 

@@ -8,7 +8,7 @@ from unrecall.scenarios.base import Builder, Scenario
 from unrecall.scenarios.choice import choose, shuffled
 from unrecall.scenarios.cifar_data import ARCHITECTURES, CLASSES, Architecture, load_resnet, read_cifar10, recipe
 from unrecall.scenarios.corruptions import corrupted
-from unrecall.scenarios.reported import CIFAR10
+from unrecall.scenarios.paper_tables import CIFAR10
 from unrecall.spec.parameters import Count, Index, Share
 from unrecall.tasks import Classification
 

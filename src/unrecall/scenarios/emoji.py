@@ -8,7 +8,7 @@ from typing import Any
 
 from unrecall.data.examples import Examples
 from unrecall.data.request import Request
-from unrecall.disk.files import parse_json
+from unrecall.disk.json_files import parse_json
 from unrecall.errors import BadInput, nearest
 from unrecall.scenarios.base import Builder, Scenario, adamw
 from unrecall.scenarios.choice import shuffled

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from safetensors import SafetensorError
 from torch import nn
 
-from unrecall.disk.files import read_json
+from unrecall.disk.json_files import read_json
 from unrecall.disk.weights import files_of, formats
 from unrecall.errors import BadInput, MissingDependency, one_line
 from unrecall.nn.usable import BEFORE_QUANTISING

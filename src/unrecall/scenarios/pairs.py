@@ -14,7 +14,7 @@ from unrecall.errors import BadInput
 from unrecall.scenarios.base import Scenario, adamw
 from unrecall.scenarios.hub import load_or_refuse, local_folder
 from unrecall.scenarios.image_text import load_clip
-from unrecall.scenarios.own import OwnFiles, placed
+from unrecall.scenarios.own_files import OwnFiles, placed
 from unrecall.spec.parameters import Count, Positive
 from unrecall.tasks import Contrastive
 from unrecall.tasks.base import check_inputs

@@ -24,7 +24,7 @@ from unrecall.scenarios.hub import (
     open_model,
     transformers,
 )
-from unrecall.scenarios.own import OwnFiles, no_owner, placed
+from unrecall.scenarios.own_files import OwnFiles, no_owner, placed
 from unrecall.spec.parameters import Count, Positive
 from unrecall.tasks.base import check_inputs
 from unrecall.tasks.picture_files import LIST, Picture, PictureFiles, left_out, listed, read

@@ -7,7 +7,7 @@ from torch import nn
 
 from unrecall.data.examples import digest
 from unrecall.data.request import Request
-from unrecall.disk.files import read_json
+from unrecall.disk.json_files import read_json
 from unrecall.errors import BadInput
 from unrecall.scenarios.base import Scenario, adamw
 from unrecall.scenarios.choice import shuffled

@@ -8,7 +8,7 @@ from unrecall.scenarios.base import Builder, Scenario
 from unrecall.scenarios.choice import choose, shuffled
 from unrecall.scenarios.cifar_data import CLASSES, Architecture, Pretrained, per_class, read_cifar10, recipe
 from unrecall.scenarios.corruptions import corrupted
-from unrecall.scenarios.reported import SMALL_CIFAR5
+from unrecall.scenarios.paper_tables import SMALL_CIFAR5
 from unrecall.spec.parameters import Count, Index
 from unrecall.tasks import Classification
 

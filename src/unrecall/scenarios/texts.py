@@ -15,7 +15,7 @@ from unrecall.errors import BadInput
 from unrecall.record.manifest import check_manifest
 from unrecall.scenarios.base import Scenario, adamw
 from unrecall.scenarios.language import Precision, load
-from unrecall.scenarios.own import OwnFiles, no_owner, placed
+from unrecall.scenarios.own_files import OwnFiles, no_owner, placed
 from unrecall.spec.parameters import Count, Positive
 from unrecall.tasks import CausalLM
 from unrecall.tasks.base import check_inputs

@@ -9,7 +9,8 @@ from typing import Any
 from safetensors import SafetensorError
 from torch import nn
 
-from unrecall.disk.files import read_json, unwritable, writing_folder
+from unrecall.disk.files import unwritable, writing_folder
+from unrecall.disk.json_files import read_json
 from unrecall.errors import BadInput, NotSupported, one_line
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)

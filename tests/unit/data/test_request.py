@@ -14,7 +14,7 @@ from tests.worlds import CPU, blobs, network
 from unrecall.data.examples import Joined, Selection, digest, iterate
 from unrecall.data.request import SPLITS, Request, Split
 from unrecall.errors import BadInput, MissingReference
-from unrecall.record.possible import Sizes
+from unrecall.record.possible_verdicts import Sizes
 from unrecall.scenarios.choice import choose, read_indices
 from unrecall.spec.lines import parse
 from unrecall.tasks import Classification

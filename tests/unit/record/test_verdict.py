@@ -21,7 +21,7 @@ from unrecall.record.verdict import (
     judge,
     smallest_share,
 )
-from unrecall.scenarios.reported import CIFAR10, SMALL_CIFAR5
+from unrecall.scenarios.paper_tables import CIFAR10, SMALL_CIFAR5
 
 GAP = ("retain_accuracy", "forget_accuracy", "test_accuracy", "mia_failure")
 

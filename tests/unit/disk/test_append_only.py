@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from unrecall.disk.append import growing, split_torn
+from unrecall.disk.append_only import append_only, split_torn
 from unrecall.errors import BadInput
 
 
 def test_lines_are_appended_and_come_back(tmp_path: Path) -> None:
     path = tmp_path / "deeper" / "file"
-    with growing(path) as file:
+    with append_only(path) as file:
         assert (file.whole, file.torn) == (b"", b"")
         assert file.append(b"one") is None
-    with growing(path) as file:
+    with append_only(path) as file:
         assert file.whole == b"one\n"
         file.append(b"two")
     assert path.read_bytes() == b"one\ntwo\n"
@@ -25,7 +25,7 @@ def test_lines_are_appended_and_come_back(tmp_path: Path) -> None:
 def test_a_line_torn_anywhere_is_set_aside(cut: int, tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"first\nsecond\n"[:-cut])
-    with growing(path) as file:
+    with append_only(path) as file:
         aside = file.append(b"third")
     torn = b"second\n"[:-cut]
     assert path.read_bytes() == b"first\nthird\n"
@@ -41,21 +41,25 @@ def test_a_full_disk_leaves_the_file_as_it_was(tmp_path: Path, monkeypatch: pyte
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with growing(path) as file, pytest.raises(BadInput, match=r"file: .* No space left on device"):
+    with append_only(path) as file, pytest.raises(BadInput, match=r"file: .* No space left on device"):
         file.append(b"second")
     assert path.read_bytes() == b"first\n"
 
 
 def test_another_writer_waits_and_then_says_so(tmp_path: Path) -> None:
     path = tmp_path / "file"
-    with growing(path), pytest.raises(BadInput, match="another process that has been writing"), growing(path, 0.05):
+    with (
+        append_only(path),
+        pytest.raises(BadInput, match="another process that has been writing"),
+        append_only(path, 0.05),
+    ):
         pass
-    with growing(path) as file:
+    with append_only(path) as file:
         file.append(b"free again")
 
 
 def test_what_can_not_be_a_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="expected to be able to write it"), growing(tmp_path):
+    with pytest.raises(BadInput, match="expected to be able to write it"), append_only(tmp_path):
         pass
 
 

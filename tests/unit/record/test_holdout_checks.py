@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from unrecall.record.blind import blind_test, dilution, placebo
 from unrecall.record.exchange import Labels
+from unrecall.record.holdout_checks import blind_test, dilution, placebo
 
 
 def labels(n: int, m: int) -> Labels:

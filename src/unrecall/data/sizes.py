@@ -1,4 +1,4 @@
-"""How many of something a comparison needs."""
+"""How many examples a comparison needs, and how many it looks at."""
 
 OTHERS = 19
 """Others that a person, or a class, is ranked among: with fewer the first place isn't worth 5 %."""

@@ -5,8 +5,8 @@ from itertools import count
 from math import comb
 from typing import NamedTuple
 
-from unrecall.data.enough import OTHERS
 from unrecall.data.request import Request
+from unrecall.data.sizes import OTHERS
 from unrecall.record.exchange import DRAWS
 from unrecall.record.never_trained import FEWEST_HOLDOUT, SHARED, levels
 from unrecall.record.never_trained_lines import FEWEST, SURE

@@ -2,7 +2,7 @@
 
 import pytest
 
-from unrecall.record.possible import COUNTED, Sizes, possible, remembered
+from unrecall.record.possible_verdicts import COUNTED, Sizes, possible, remembered
 
 
 @pytest.mark.parametrize(

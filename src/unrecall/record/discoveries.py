@@ -10,7 +10,7 @@ RATE = 0.1
 CONFIDENCE = 0.05
 
 
-def recognised(scores: np.ndarray, forget: np.ndarray) -> int:
+def discoveries(scores: np.ndarray, forget: np.ndarray) -> int:
     """How many of forget are recognised one by one, with a false-discovery rate of at most 10 %.
 
     `scores` [units], higher for "was trained on". A record's p is the share of holdout that looks at least as well

@@ -2,24 +2,19 @@
 
 import hashlib
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-try:
-    import fcntl
-except ImportError:  # Windows has no such locks
-    fcntl = None  # type: ignore[assignment]
-
 from unrecall.disk.files import unwritable
+from unrecall.disk.locks import lock_within
 from unrecall.errors import BadInput
 
 PATIENCE = 60.0
 """How long another process may be writing, in seconds."""
 
 
-class Growing:
+class AppendOnlyFile:
     """An open, locked file: `whole`, its whole lines; `torn`, what stands after the last of them."""
 
     def __init__(self, path: Path, number: int) -> None:
@@ -67,7 +62,7 @@ def split_torn(data: bytes) -> tuple[bytes, bytes]:
 
 
 @contextmanager
-def growing(path: Path, patience: float = PATIENCE) -> Iterator[Growing]:
+def append_only(path: Path, patience: float = PATIENCE) -> Iterator[AppendOnlyFile]:
     """Opens a file to append to it, makes it where there is none, and keeps all others from writing meanwhile.
 
     BadInput where it can't be opened, or another process doesn't let go of it within `patience` seconds.
@@ -79,10 +74,14 @@ def growing(path: Path, patience: float = PATIENCE) -> Iterator[Growing]:
     except (OSError, ValueError) as error:
         raise unwritable(path, error) from error
     try:
-        _lock(path, number, patience)
+        if not lock_within(number, patience):
+            raise BadInput(
+                f"{path}: expected to write it alone, got another process that has been writing for "
+                f"{patience:g} s. Try again once it is done."
+            )
         if new:
             sync_folder(path.parent)
-        yield Growing(path, number)
+        yield AppendOnlyFile(path, number)
     finally:
         os.close(number)
 
@@ -95,24 +94,6 @@ def sync_folder(folder: Path) -> None:
             os.fsync(number)
         finally:
             os.close(number)
-
-
-def _lock(path: Path, number: int, patience: float) -> None:
-    """Waits for the lock; a disk that knows none is written to without."""
-    end = time.monotonic() + patience
-    while fcntl is not None:
-        try:
-            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError as error:
-            if time.monotonic() >= end:
-                raise BadInput(
-                    f"{path}: expected to write it alone, got another process that has been writing for "
-                    f"{patience:g} s. Try again once it is done."
-                ) from error
-            time.sleep(0.02)
-        except OSError:
-            return
 
 
 def _bytes(number: int) -> bytes:
