@@ -8,6 +8,8 @@ The straight line, left to right:
     attacks.*, metrics.*  what every model is asked; suite("quick") is a list of attacks
     audit                 original, unlearned and retrained side by side -> Record
     report                records -> one page
+
+Whatever can't be done is an UnrecallError: what was expected, what came, and what to do.
 """
 
 import importlib
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from unrecall.data.examples import Absent, split
     from unrecall.data.loading import workers
     from unrecall.data.request import Request
+    from unrecall.errors import UnrecallError
     from unrecall.experiment.forget import forget
     from unrecall.experiment.tune import tune
     from unrecall.harness.audit import audit
@@ -46,6 +49,7 @@ _WHERE = {
     "Run": "unrecall.record.schema",
     "Record": "unrecall.record.schema",
     "Measurement": "unrecall.record.schema",
+    "UnrecallError": "unrecall.errors",
 }
 
 __all__ = [
@@ -58,6 +62,7 @@ __all__ = [
     "Run",
     "Scenario",
     "Session",
+    "UnrecallError",
     "attacks",
     "audit",
     "forget",
