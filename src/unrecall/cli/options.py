@@ -45,6 +45,10 @@ class OwnModel:
     test: Annotated[str, typer.Option(help="others that it was never trained on")] = ""
     base: Annotated[str, typer.Option(help="the model before it was trained on --forget and --retain")] = ""
     adapter: Annotated[str, typer.Option(help="a LoRA adapter that is merged into it first")] = ""
+    template: Annotated[
+        str,
+        typer.Option(help="what prompts become: chat, question, alpaca, plain, a text with {prompt}; else it shows it"),
+    ] = ""
     group: Annotated[
         str, typer.Option(help="the key of the lines of --forget and --holdout that says whose each is")
     ] = ""

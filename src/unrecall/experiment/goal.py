@@ -200,6 +200,7 @@ def check_memorised(task: Task, original: nn.Module, request: Request) -> None:
     """BadInput where the original doesn't know what must be forgotten, as far as it can be asked."""
     if reason := why_not_memorised(task, original, request):
         raise BadInput(
-            f"forget: expected what the model was trained on, got texts that it doesn't know: {reason}. Check that it "
-            "is the right model, and the template that it was trained with; or go on with --anyway."
+            f"forget: expected what the model was trained on, got texts that it doesn't know: {reason}; "
+            f"{task.remark}. Check that it is the right model, and name the template that it was trained with "
+            "(--template); or go on with --anyway."
         )

@@ -35,14 +35,14 @@ class Texts(OwnFiles):
     on. `base`: the model before it was trained on forget and retain; `references` models are trained from it on retain
     alone (AdamW, `lr`, `epochs`, batches of 32, cosine), and without it there is nothing to judge by. `adapter`: a LoRA
     adapter that is merged into `model` first. `longest`: cut examples to so many tokens, and plain text into pieces of
-    so many. `template`: the tokenizer's chat template where it has one ("auto"); or chat, alpaca, plain, or a text with
-    {prompt} in it, where "\\n" is a new line. `ends`: whether the end token is part of each answer; left out, the model
-    shows whether it was taught it. `joined`: whether answers are tokenised together with their prompts; left out, the
-    model shows that too. `group`: the key of each line of forget and holdout that says whose it is, where people have
-    several. `control`: how the holdout came to be
-    (random split, matched, synthetic or planted); planted needs `manifest`, which `unrecall plant` wrote, and
-    `published`, the sha256 of it that was published before training. `precision`: auto computes in float32 and writes
-    the unlearned model in the format of the model's files; float32 and bfloat16 are what it is held and written in.
+    so many. `template`: left out ("auto"), the model shows which it was trained with; or chat, question, alpaca, plain,
+    or a text with {prompt} in it, where "\\n" is a new line. `ends`: whether the end token is part of each answer,
+    and `joined`: whether answers are tokenised together with their prompts; left out, the model shows that too.
+    `group`: the key of each line of forget and holdout that says whose it is, where people have several. `control`:
+    how the holdout came to be (random split, matched, synthetic or planted); planted needs `manifest`, which
+    `unrecall plant` wrote, and `published`, the sha256 of it that was published before training. `precision`: auto
+    computes in float32 and writes the unlearned model in the format of the model's files; float32 and bfloat16 are
+    what it is held and written in.
     """
 
     examples: ClassVar[str] = "texts"
@@ -75,6 +75,7 @@ class Texts(OwnFiles):
             owners = self._owners(cut)
             request = Request(forget, retain, holdout, test, groups=owners, control=self.control, pairs=pairs)
             check_inputs(task, loaded.model, request)
+            task = task.settled(loaded.model, request)
         except BadInput as error:
             raise placed(error, lambda split, index: self._place(split, index, cut[split])) from error
         return Scenario(

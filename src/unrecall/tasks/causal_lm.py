@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unrecall.data.examples import Batch, Examples, evenly, iterate, move
-from unrecall.data.request import Request, Split
+from unrecall.data.request import TRAINING, Request, Split
 from unrecall.data.signals import Rows, View
 from unrecall.errors import BadInput, NotSupported
 from unrecall.nn.functional import exact_nll
@@ -24,11 +24,14 @@ from unrecall.tasks.generation import Opening, groups, written
 from unrecall.tasks.pretrained import check_tokenizer, save
 from unrecall.tasks.protocols import Sampling
 from unrecall.tasks.strings import readable
+from unrecall.tasks.templates import AUTO, CHAT, OTHERS, QUESTION
 from unrecall.tasks.text_files import identity
 from unrecall.tasks.tokenised import IGNORED, Tokenised
 
 SAMPLE = 64
 """How many examples of a set show how the model was taught: as which tokens, and whether they end."""
+SHOWN = 8
+"""How many show in which template: each is looked at in all of them."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -37,18 +40,44 @@ class CausalLM(Tokenised, Task):
 
     at_once: ClassVar[int] = 32
 
-    def settled(self, model: nn.Module | None, request: Request) -> Task:
-        """The task with `joined` and `ends` decided by what the model was trained on.
+    def settled(self, model: nn.Module | None, request: Request) -> "CausalLM":
+        """The task with `template`, `joined` and `ends` decided by what the model was trained on.
 
-        Answers of forget and retain are tokenised alone where that makes them likelier, taken together. Those of forget
-        end in the end token where greedy decoding would end after at least half of them.
+        Prompts stand in the tokenizer's chat template, or in `ASKED` where it has none, unless another of `OTHERS`
+        makes an answer of forget and retain e times as likely. Answers are tokenised alone where that makes them
+        likelier, taken together. Those of forget end in the end token where greedy decoding would end after at least
+        half of them.
         """
         task = self
+        if task.template == AUTO:
+            usual = CHAT if task.chat else QUESTION
+            task = replace(task, template=usual if model is None else task._likeliest_template(usual, model, request))
         if task.joined is None:
             task = replace(task, joined=model is None or task._likelier_joined(model, request))
         if task.ends is None and task.stops:
             task = replace(task, ends=model is None or task._ended(model, request))
         return task
+
+    def _likeliest_template(self, usual: str, model: nn.Module, request: Request) -> str:
+        """The template that makes answers likeliest, tokenised either way; `usual` where none gains a nat an answer."""
+        templates = (usual, *(template for template in OTHERS if template != usual))
+        tasks = [
+            replace(self, template=template, joined=joined, ends=False)
+            for template in templates
+            for joined in (True, False)
+        ]
+        items = [
+            item
+            for split in TRAINING
+            for item in self._sample(model, request, split, SHOWN)
+            if self.prompt(item) and all(not item.get("before") and task.fits(model, item) for task in tasks)
+        ]
+        if not items:
+            return usual
+        each = [sum(task._log_probability(model, item) for item in items) / len(items) for task in tasks]
+        likelihood = {template: max(each[2 * i : 2 * i + 2]) for i, template in enumerate(templates)}
+        best = max(templates, key=lambda template: likelihood[template])
+        return best if likelihood[best] > likelihood[usual] + 1 else usual
 
     def _likelier_joined(self, model: nn.Module, request: Request) -> bool:
         """Whether the model finds answers as likely with the tokens of the whole text as with those they have alone."""
@@ -72,9 +101,9 @@ class CausalLM(Tokenised, Task):
                 right.append(bool(rows.logits[-1].argmax() == rows.targets[-1]))
         return 2 * sum(right) >= len(right)
 
-    def _sample(self, model: nn.Module, request: Request, split: Split) -> list[Any]:
+    def _sample(self, model: nn.Module, request: Request, split: Split, most: int = SAMPLE) -> list[Any]:
         """Some of a set that the model's context holds; BadInput where one is no example."""
-        items = {i: request[split][i] for i in evenly(len(request[split]), SAMPLE)}
+        items = {i: request[split][i] for i in evenly(len(request[split]), most)}
         for i, item in items.items():
             self._checked(item, f"{split}[{i}]")
         return [item for item in items.values() if self.fits(model, item)]

@@ -8,11 +8,14 @@ from typing import Any, NamedTuple
 from unrecall.errors import BadInput, one_line
 from unrecall.tasks.conversations import Turn, counts, whole
 
-AUTO, CHAT, PLAIN, ALPACA = "auto", "chat", "plain", "alpaca"
-"""Templates with a name: the tokenizer's where it has one, that and no other, none at all, and Alpaca's."""
+AUTO, CHAT, QUESTION, PLAIN, ALPACA = NAMED = "auto", "chat", "question", "plain", "alpaca"
+"""Templates with a name: the one that the model was trained with, as far as it shows; the tokenizer's chat template;
+`ASKED`, but Alpaca's for instructions; none at all; and Alpaca's."""
 
-QUESTION = "Question: {prompt}\nAnswer: "
+ASKED = "Question: {prompt}\nAnswer: "
 """What a prompt becomes where the tokenizer has no chat template and nobody names one."""
+OTHERS = (QUESTION, PLAIN, "{prompt} ", "{prompt}\n")
+"""With what templates else models are often trained."""
 
 BELOW = "Below is an instruction that describes a task"
 REQUEST = "Write a response that appropriately completes the request.\n\n### Instruction:\n"
@@ -61,8 +64,8 @@ def described(template: str | None, tokenizer: Any) -> str:
     if speaks(template, tokenizer):
         key = hashlib.sha256(repr(tokenizer.chat_template).encode()).hexdigest()[:8]
         return f"prompts in the tokenizer's chat template (sha256 {key})"
-    if template == AUTO:
-        return f"prompts in {QUESTION!r}, instructions in Alpaca's template"
+    if template in (AUTO, QUESTION):
+        return f"prompts in {ASKED!r}, instructions in Alpaca's template"
     if template in (None, PLAIN):
         return "prompts as they are"
     return "prompts in Alpaca's template" if template == ALPACA else f"prompts in {template!r}"
@@ -70,7 +73,7 @@ def described(template: str | None, tokenizer: Any) -> str:
 
 def check_template(template: str | None) -> None:
     """BadInput where a template has no name and no place for a prompt."""
-    if template is None or template in (AUTO, CHAT, PLAIN, ALPACA):
+    if template is None or template in NAMED:
         return
     try:
         fits = "prompt" in template.format(prompt="prompt") and "{prompt}" in template
@@ -78,7 +81,7 @@ def check_template(template: str | None) -> None:
         fits = False
     if not fits:
         raise BadInput(
-            f"template: expected {AUTO}, {CHAT}, {PLAIN}, {ALPACA}, or a text to hold {{prompt}} and no other "
+            f"template: expected {', '.join(NAMED)}, or a text to hold {{prompt}} and no other "
             f"brackets, got '{template}'. Write a bracket that stays as two."
         )
 
@@ -96,12 +99,12 @@ def framed(template: str | None, item: Mapping[str, Any]) -> str:
     prompt = str(item.get("prompt") or "")
     if not prompt or template in (None, PLAIN):
         return prompt
-    if template == ALPACA or (template == AUTO and "input" in item):
+    if template == ALPACA or (template in (AUTO, QUESTION) and "input" in item):
         below = str(item.get("input") or "")
         if below and prompt.endswith(f"\n{below}"):
             return WITH_INPUT.format(prompt=prompt.removesuffix(f"\n{below}"), input=below)
         return WITHOUT_INPUT.format(prompt=prompt)
-    return (QUESTION if template == AUTO else str(template)).format(prompt=prompt)
+    return (ASKED if template in (AUTO, QUESTION) else str(template)).format(prompt=prompt)
 
 
 def prompted_after(template: str | None, item: Mapping[str, Any], examples: Sequence[Mapping[str, Any]]) -> str:

@@ -18,7 +18,9 @@ from unrecall.tasks.conversations import spoken, spoken_after, whole
 from unrecall.tasks.strings import plain
 from unrecall.tasks.templates import (
     AUTO,
+    CHAT,
     PLAIN,
+    QUESTION,
     Ending,
     TextPart,
     check_template,
@@ -65,9 +67,10 @@ class Tokenised:
     A batch holds `tokens` and `targets` `[examples, length]`, padded on the right, so that causal attention never
     sees padding and needs no mask. All answers of a conversation are predicted, and the last is the one that is asked.
 
-    `tokenizer`: of the model. `template`: what a prompt that is not empty becomes: "auto", the tokenizer's chat
-    template where it has one, else Alpaca's for instructions and `Question: ... Answer: ` for others; "chat", the
-    tokenizer's and no other; "alpaca"; a text with `{prompt}` in it; "plain" or None, prompts as they are. `longest`:
+    `tokenizer`: of the model. `template`: what a prompt that is not empty becomes: "auto", whichever the model shows
+    that it was trained with: the tokenizer's chat template where it has one, else "question", or one of
+    `templates.OTHERS`; "chat", the tokenizer's and no other; "question", Alpaca's for instructions and `Question: ...
+    Answer: ` for others; "alpaca"; a text with `{prompt}` in it; "plain" or None, prompts as they are. `longest`:
     cut examples to so many tokens; None refuses those that are longer than the model's context. `ends`: whether what
     ends an answer (the end-of-text token, or what the chat template writes there) is its last row, in training and in
     scores alike; False is for models that were never taught it. None: an audit, a method and a scenario look whether
@@ -93,7 +96,8 @@ class Tokenised:
     def __repr__(self) -> str:
         ends = [getattr(self.tokenizer, f"{name}_token_id", None) for name in ("bos", "eos", "pad")]
         turns = getattr(self.tokenizer, "chat_template", None) if self.chat else None
-        text = f"{self.vocabulary}|{ends}|{turns}|{self.template}|{self.chat}|{self.longest}|{self._end}|{self.prompts}"
+        template = AUTO if self.template in (CHAT, QUESTION) else self.template  # the same tokens, by `chat`
+        text = f"{self.vocabulary}|{ends}|{turns}|{template}|{self.chat}|{self.longest}|{self._end}|{self.prompts}"
         text += "|apart" if self.joined is False else ""
         return f"CausalLM({hashlib.sha256(text.encode()).hexdigest()[:16]})"
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.unit.tasks.test_conversations import ASKING, TURNS
 from tests.worlds import CPU, World, facts, small_llama, word_tokenizer
 from unrecall.attacks import LogitLens, Loss, MinK, Quantise
 from unrecall.data.examples import Absent
@@ -422,6 +423,30 @@ def test_answers_are_tokenised_as_the_original_was_taught_them(apart: bool) -> N
     assert settled.generate(model, data[:4]) == [item["answer"] for item in data[:4]]
     assert repr(settled) == repr(taught), "the same tokens have the same key"
     assert settled.settled(small_llama(len(tokenizer)), asked) is settled
+
+
+@pytest.mark.parametrize("template", ["question", "plain", "{prompt} ", "{prompt}\n"])
+def test_prompts_stand_in_the_template_that_the_original_was_taught(template: str) -> None:
+    """Whatever the tokenizer's own is; a model that shows nothing has the usual one."""
+    jobs = dict(zip("abcdefgh", "stuvwxyz", strict=True))
+    data = [{"prompt": f"who is {name}?", "answer": f"a {job}"} for name, job in jobs.items()]
+    tokenizer = trained_tokenizer([f"Question: who is {i['prompt']}\nAnswer: {i['answer']}" for i in data] * 20, 300)
+    taught, model = CausalLM(tokenizer, template=template, joined=True, ends=True), small_llama(len(tokenizer))
+    asked = Request(data[:4], data[4:6], data[6:7], data[7:])
+    untaught = CausalLM(tokenizer).settled(model, asked)
+    assert untaught.template == "question"
+    assert repr(untaught) == repr(replace(untaught, template="auto")), "the same tokens have the same key"
+    recipe = Fit(optimizer="adamw", lr=5e-3, weight_decay=0.0, epochs=60, batch_size=8, clip=1.0)
+    phase = Phase(lambda m, b: taught.rows(m, b["all"]).losses().mean(), {"all": data}, recipe)
+    fit(model, taught, phase, seeded(0), CPU)
+    settled = CausalLM(tokenizer).settled(model, asked)
+    assert settled.template == template
+    assert settled.generate(model, data[:4]) == [item["answer"] for item in data[:4]]
+    assert settled.settled(small_llama(len(tokenizer)), asked) is settled
+    tokenizer.chat_template = TURNS + ASKING
+    assert CausalLM(tokenizer).settled(model, asked).template == template, "and not its tokenizer's"
+    assert CausalLM(tokenizer).settled(small_llama(len(tokenizer)), asked).template == "chat"
+    assert CausalLM(tokenizer).settled(None, asked).template == "chat", "a model that is still to be trained"
 
 
 def narrow_gpt2(words: int, context: int) -> nn.Module:

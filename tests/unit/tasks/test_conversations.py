@@ -11,7 +11,7 @@ from unrecall.data.request import Request
 from unrecall.errors import BadInput
 from unrecall.tasks import CausalLM
 from unrecall.tasks.conversations import as_example, turns_of
-from unrecall.tasks.templates import QUESTION, SETTINGS, WITH_INPUT, WITHOUT_INPUT, framed
+from unrecall.tasks.templates import ASKED, SETTINGS, WITH_INPUT, WITHOUT_INPUT, framed
 
 START = "{% for m in messages %}{% if m.role == 'system' %}the {{ m.content }} {% elif m.role == 'user' %}question "
 TURNS = START + "{{ m.content }} {% else %}answer {{ m.content }}</s> {% endif %}{% endfor %}"
@@ -162,7 +162,7 @@ def test_which_template_is_used() -> None:
         assert words_of(CausalLM(speaking(), template=template), item)[0] == tokens
     assert words_of(CausalLM(speaking(), template="the {prompt} has "), item)[0] == "<s> the what is has ann </s>"
     assert "chat template (sha256 " in CausalLM(speaking()).remark
-    assert CausalLM(word_tokenizer()).templated == f"prompts in {QUESTION!r}, instructions in Alpaca's template"
+    assert CausalLM(word_tokenizer()).templated == f"prompts in {ASKED!r}, instructions in Alpaca's template"
     assert CausalLM(word_tokenizer(), template="plain").templated == "prompts as they are"
     with pytest.raises(BadInput, match="expected a tokenizer with a chat template for 'chat', got one without"):
         CausalLM(word_tokenizer(), template="chat")
@@ -177,7 +177,7 @@ def test_alpaca_has_a_template_of_its_own() -> None:
     assert framed("auto", below).endswith("request.\n\n### Instruction:\nAdd.\n\n### Input:\n1 2\n\n### Response:")
     assert framed("auto", {**below, "prompt": "Sum up."}) == WITHOUT_INPUT.format(prompt="Sum up."), "in other words"
     assert framed("auto", {"prompt": "Add.", "answer": "3", "input": ""}) == WITHOUT_INPUT.format(prompt="Add.")
-    assert framed("auto", {"prompt": "Add.", "answer": "3"}) == QUESTION.format(prompt="Add.")
+    assert framed("auto", {"prompt": "Add.", "answer": "3"}) == ASKED.format(prompt="Add.")
     assert framed("alpaca", {"prompt": "Add.", "answer": "3"}) == WITHOUT_INPUT.format(prompt="Add.")
     assert framed("{prompt}: ", below) == "Add.\n1 2: "
 
