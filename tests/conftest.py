@@ -7,6 +7,7 @@ from hypothesis import settings
 from tests.worlds import (
     World,
     make_grouped_world,
+    make_labelled_texts_world,
     make_pairs_world,
     make_pictures_world,
     make_tastes_world,
@@ -42,6 +43,11 @@ def samples_world() -> World:
 @pytest.fixture(scope="session")
 def grouped_world(samples_world: World) -> World:
     return make_grouped_world(samples_world)
+
+
+@pytest.fixture(scope="session")
+def labelled_texts_world() -> World:
+    return make_labelled_texts_world()
 
 
 @pytest.fixture(scope="session")

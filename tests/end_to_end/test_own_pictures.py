@@ -21,7 +21,8 @@ from unrecall.data.examples import Absent
 from unrecall.disk import weights
 from unrecall.errors import BadInput
 from unrecall.record.schema import load as load_record
-from unrecall.scenarios.pictures import Pictures, class_number, load_classifier, load_processor
+from unrecall.scenarios.classifiers import class_number, load_classifier
+from unrecall.scenarios.pictures import PICTURES, Pictures, load_processor
 from unrecall.tasks import TransformersPictures
 from unrecall.tasks.picture_files import Picture, PictureFiles
 from unrecall.tasks.pictures import Source
@@ -109,7 +110,7 @@ def test_a_run_needs_no_file_of_code(capsys: pytest.CaptureFixture[str]) -> None
     assert record.measurement("forget_accuracy").original.value == 1
     exhibits = {exhibit.index: exhibit.caption for exhibit in record.exhibits}
     assert re.fullmatch(r"blue: blue/2\.png, unlearned [\d.]+", exhibits[0])
-    again = load_classifier("out/seed-0/unlearned")
+    again = load_classifier(PICTURES, "out/seed-0/unlearned")
     assert weights.digest_of(again) == record.provenance.weights["unlearned"]
     assert not list(Path("out").rglob("*.part"))
 
@@ -340,7 +341,7 @@ def test_with_a_base_models_are_retrained_from_it() -> None:
     assert again is not None
     assert (case.references, again.lr, again.epochs, again.batch_size) == (3, 5e-5, 1, 10)
     model = case.train_retrained(0, Session(device="cpu")).model
-    before = load_classifier("base").state_dict()
+    before = load_classifier(PICTURES, "base").state_dict()
     far = {name: float((value - before[name]).abs().max()) for name, value in model.state_dict().items() if
            value.shape == before[name].shape}  # fmt: skip
     assert set(before) - set(far) == {"classifier.weight", "classifier.bias"}, "the last layer has other classes"
@@ -348,7 +349,7 @@ def test_with_a_base_models_are_retrained_from_it() -> None:
 
 
 def test_a_model_in_16_bits_is_computed_in_32_and_written_as_it_was() -> None:
-    load_classifier("model").half().save_pretrained("model")  # type: ignore[operator]
+    load_classifier(PICTURES, "model").half().save_pretrained("model")  # type: ignore[operator]
     case = Pictures(model="model", forget="letter.txt", retain="data").make()
     assert case.original is not None
     assert {value.dtype for value in case.original.parameters()} == {torch.float32}
@@ -430,13 +431,13 @@ def test_labels_are_names_or_numbers(names: list[str], labels: list[str | int], 
     lines = [Picture(f"f.jsonl:{i}", Source(Path("f.png")), label) for i, label in enumerate(labels)]
     if isinstance(expected, str):
         with pytest.raises(BadInput, match=expected):
-            class_number(lines[0], names)
+            class_number(lines[0].label, names, lines[0].where)
     else:
-        assert [class_number(line, names) for line in lines] == expected
+        assert [class_number(line.label, names, line.where) for line in lines] == expected
 
 
 def test_a_folder_is_called_by_the_name_of_its_class() -> None:
-    assert class_number(Picture("f/2/a.png", Source(Path("f/2/a.png")), "2"), ["1", "2", "3"]) == 1
+    assert class_number("2", ["1", "2", "3"], "f/2/a.png", in_folder=True) == 1
 
 
 def test_what_is_no_picture_is_counted_and_hidden_files_are_none() -> None:
@@ -459,16 +460,16 @@ def test_a_base_whose_classes_have_other_names_gets_a_new_last_layer() -> None:
     names = dict(enumerate(reversed(COLOURS)))
     numbers = {name: i for i, name in names.items()}
     small_vit(3, 1, id2label=names, label2id=numbers).save_pretrained("base")
-    like: Any = load_classifier("model")
-    before, after = load_classifier("base").state_dict(), load_classifier("base", like).state_dict()
+    like: Any = load_classifier(PICTURES, "model")
+    before, after = load_classifier(PICTURES, "base").state_dict(), load_classifier(PICTURES, "base", like).state_dict()
     other = [name for name, value in before.items() if not torch.equal(value, after[name])]
     assert other == ["classifier.weight", "classifier.bias"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("unrecall.scenarios.pictures._last_layer", lambda model: "")
+        patch.setattr("unrecall.scenarios.classifiers._last_layer", lambda model: "")
         with pytest.raises(BadInput, match="base: expected a classifier that ends in a linear layer, got none"):
-            load_classifier("base", like)
+            load_classifier(PICTURES, "base", like)
     like.config.id2label = names
-    again = load_classifier("base", like).state_dict()
+    again = load_classifier(PICTURES, "base", like).state_dict()
     assert all(torch.equal(value, again[name]) for name, value in before.items())
 
 
@@ -519,8 +520,8 @@ BAD: list[tuple[str, list[str], str, Callable[[], Any]]] = [
      lambda: (some({"image": "data/green/1.png", "label": "green"}), Path("letter.txt").write_text("data/red/0.png"))),
     ("the same picture twice", [*OWN, "--holdout", "same"], r"forget and holdout to share nothing.*"
      r"\(data/\w+/\d+\.png equals same/\w+/\d+\.png\)", lambda: shutil.copytree("data", "same")),
-    ("a base that lacks more", [*OWN, "--base", "base"], r"base: expected an image classifier whose checkpoint holds "
-     "every weight", lambda: narrow(Path("base/model.safetensors"))),
+    ("a base that lacks more", [*OWN, "--base", "base"], r"base: expected a Transformers image classifier whose "
+     "checkpoint holds every weight", lambda: narrow(Path("base/model.safetensors"))),
     ("the same file under another class", OWN, r"expected no picture that must go in retain, got data/red/0\.png under "
      r"another class, data/green/zero\.png", lambda: shutil.copy("data/red/0.png", "data/green/zero.png")),
     ("sixteen bits", OWN, r"data/blue/\w+\.png: expected a picture that decodes, got: more than 8 bits a channel",

@@ -67,6 +67,7 @@ SIBLINGS = {
         "base",
         "choice",
         "cifar_data",
+        "classifiers",
         "corruptions",
         "emoji",
         "hub",

@@ -25,6 +25,7 @@ PROTOCOLS = {
     "classification": {"Perturbable", "Classed", "Classifying", "WithDifficulty"},
     "grouped": {"Perturbable", "Classed", "Classifying", "WithDifficulty", "InGroups"},
     "transformers_pictures": {"Perturbable", "Classed", "Classifying", "WithDifficulty", "Exportable", "OfFolders"},
+    "transformers_texts": {"Classed", "Classifying", "WithDifficulty", "Exportable", "OfFolders"},
     "causal_lm": {"Textual", "Unfinished", "Prompted", "Exportable", "OfFolders", "WithDifficulty"},
     "contrastive": {"Perturbable", "Classed", "Paired", "Composed", "Exportable", "OfFolders"},
     "zero_shot": {"Perturbable", "Classed"},
@@ -36,6 +37,7 @@ WORLDS = {
     "classification": "samples_world",
     "grouped": "grouped_world",
     "transformers_pictures": "pictures_world",
+    "transformers_texts": "labelled_texts_world",
     "causal_lm": "text_world",
     "contrastive": "pairs_world",
     "zero_shot": "pairs_world",
@@ -73,6 +75,11 @@ OTHER_SETTINGS: dict[str, dict[str, Callable[[], Any]]] = {
 OTHER_SETTINGS["transformers_pictures"] = OTHER_SETTINGS["classification"] | {
     "head_name": lambda: "classifier",
     "processor": lambda: picture_processor(0.5),
+}
+OTHER_SETTINGS["transformers_texts"] = OTHER_SETTINGS["classification"] | {
+    "head_name": lambda: "classifier",
+    "tokenizer": caption_tokenizer,
+    "continuous": lambda: True,
 }
 OTHER_SETTINGS["grouped"] = OTHER_SETTINGS["classification"]
 OTHER_SETTINGS["zero_shot"] = OTHER_SETTINGS["contrastive"]

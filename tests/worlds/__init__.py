@@ -11,7 +11,15 @@ from torch import nn
 from unrecall.data.examples import iterate
 from unrecall.data.request import SPLITS, Request
 from unrecall.models.recommenders import MatrixFactorisation
-from unrecall.tasks import CausalLM, Classification, Contrastive, Grouped, Recommendation, TransformersPictures
+from unrecall.tasks import (
+    CausalLM,
+    Classification,
+    Contrastive,
+    Grouped,
+    Recommendation,
+    TransformersPictures,
+    TransformersTexts,
+)
 from unrecall.tasks.base import Task, check_inputs
 from unrecall.training.loop import Fit, Phase, fit
 from unrecall.training.randomness import seeded
@@ -129,6 +137,26 @@ def make_pictures_world() -> World:
     data = [(torch.rand(3, 8, 8, generator=seeded(i)), i % 4) for i in range(60)]
     request = Request(data[:10], data[10:40], data[40:50], data[50:])
     return World(request, TransformersPictures(processor=picture_processor()), small_vit(4), ())
+
+
+def small_bert(words: int, classes: int = 3, seed: int = 0, **names: Any) -> Any:
+    """A text classifier of one layer, as Transformers has it; untrained."""
+    library = pytest.importorskip("transformers")
+    size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        config = library.BertConfig(vocab_size=words, **size, max_position_embeddings=32, num_labels=classes, **names)
+        return library.BertForSequenceClassification(config).eval()
+
+
+def make_labelled_texts_world() -> World:
+    """An untrained text classifier, and sentences about people by town."""
+    task = TransformersTexts(tokenizer=word_tokenizer())
+    texts = [f"{name} of {town}" + " is a" * (i % 3) for i, name in enumerate(NAMES) for town in TOWNS[:3]]
+    tokens = task.prepare(texts, 32)
+    data = [(tokens[i], i % 3) for i in range(len(texts))]
+    request = Request(data[:10], data[10:40], data[40:50], data[50:])
+    return World(request, task, small_bert(len(task.tokenizer)), ())
 
 
 NAMES = [

@@ -38,7 +38,7 @@ def scenario_line(scenario: str, own: OwnModel) -> str:
     return f"{own_kind(Path(own.model), Path(own.retain))}:{values}"
 
 
-KINDS = {"ForImageClassification": "pictures", "CLIPModel": "pairs"}
+KINDS = {"ForImageClassification": "pictures", "ForSequenceClassification": "labelled-texts", "CLIPModel": "pairs"}
 """The scenario for models of some architectures, by what their names in Transformers hold."""
 
 

@@ -1,29 +1,19 @@
 """Pictures of your own and the classifier of Transformers that was trained on them."""
 
-import re
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
-
-import torch
-from torch import nn
 
 from unrecall.data.examples import Examples, Selection, evenly, split
 from unrecall.data.request import SPLITS, Request, Split
 from unrecall.disk.files import is_folder_of_files
 from unrecall.disk.tables import records
 from unrecall.disk.weights import files_of, precision_of
-from unrecall.errors import BadInput, nearest
+from unrecall.errors import BadInput
 from unrecall.scenarios.base import Scenario, adamw
-from unrecall.scenarios.hub import (
-    check_whole,
-    load_or_refuse,
-    local_folder,
-    open_model,
-    transformers,
-)
+from unrecall.scenarios.classifiers import Kind, class_names, class_number, load_classifier
+from unrecall.scenarios.hub import load_or_refuse, local_folder
 from unrecall.scenarios.own_files import OwnFiles, no_owner, placed
 from unrecall.spec.parameters import Count, Positive
 from unrecall.tasks.base import check_inputs
@@ -32,10 +22,9 @@ from unrecall.tasks.pictures import open_picture
 from unrecall.tasks.processors import processor_in
 from unrecall.tasks.transformers_pictures import TransformersPictures
 
+PICTURES = Kind("AutoModelForImageClassification", "image classifier", "picture")
 PICTURES_TRIED = 3
 """Pictures of which it is seen whether they reach the model as its processor prepares them."""
-UNNAMED = re.compile(r"LABEL_\d+")
-"""How Transformers calls classes that nobody named."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +58,8 @@ class Pictures(OwnFiles):
         from_retain = paths["forget"].suffix.lower() == LIST
         own = {split: path for split, path in paths.items() if not (split == "forget" and from_retain)}
         pictures = {split: read(path, self.group) for split, path in own.items()}
-        model = load_classifier(self.model)
-        names = class_names(model.config, pictures["retain"], Path(self.retain))
+        model = load_classifier(PICTURES, self.model)
+        names = class_names(model.config, [picture.label for picture in pictures["retain"]], Path(self.retain))
         task = TransformersPictures(classes=tuple(names), processor=load_processor(self.model))
         for place in evenly(len(pictures["retain"]), PICTURES_TRIED):
             sample = pictures["retain"][place]
@@ -80,7 +69,7 @@ class Pictures(OwnFiles):
 
         sets: dict[Split, Examples] = {}
         for name, path in own.items():
-            numbers = [class_number(picture, names) for picture in pictures[name]]
+            numbers = [class_number(p.label, names, p.where, in_folder=p.in_folder) for p in pictures[name]]
             folder = path if is_folder_of_files(path) else path.parent
             sets[name] = PictureFiles(pictures[name], numbers, task.prepare, folder)
         if from_retain:
@@ -97,10 +86,10 @@ class Pictures(OwnFiles):
             task=task,
             request=request,
             original=model,
-            build=(lambda _, __: load_classifier(self.base, like=model)) if self.base else None,
+            build=(lambda _, __: load_classifier(PICTURES, self.base, like=model)) if self.base else None,
             retraining_recipe=adamw(self.lr, self.epochs, self.batch, 0.01),
             references=self.references,
-            precision=precision_of(files_of(local_folder(self.model, "a Transformers image classifier"))),
+            precision=precision_of(files_of(local_folder(self.model, PICTURES.whole))),
         )
 
     def _left_out(self) -> str:
@@ -172,101 +161,9 @@ def _label(examples: Any, index: int) -> int:
     )
 
 
-def class_names(config: Any, retain: Sequence[Picture], folder: Path) -> list[str]:
-    """The classes of a model in the order of its outputs: as its configuration names them, or else as folders do.
-
-    Folders stand in the order of their names, as those who train on folders number them. BadInput where they are
-    numbers in another order, as 10 before 2, or aren't as many as the model's outputs.
-    """
-    if missing := sorted({*range(config.num_labels)} - {*config.id2label}):
-        raise BadInput(f"config.json: expected id2label to name each class, got none for {missing[0]}. Complete it.")
-    names = [str(config.id2label[i]) for i in range(config.num_labels)]
-    if not all(map(UNNAMED.fullmatch, names)):
-        return names
-    if not folder.is_dir():
-        return [str(i) for i in range(len(names))]
-    folders = sorted({str(picture.label) for picture in retain})
-    if len(folders) != len(names) or (all(map(str.isdecimal, folders)) and folders != sorted(folders, key=int)):
-        raise BadInput(
-            f"{folder}: expected {len(names)} folders, one for each of the model's outputs, in an order that is sure, "
-            f"got {len(folders)}: {', '.join(folders[:12])}. Name the classes in the model's config.json (id2label)."
-        )
-    return folders
-
-
-def class_number(picture: Picture, names: Sequence[str]) -> int:
-    """The number of a picture's class, by its name or by the number itself.
-
-    BadInput for none of the model's classes, for a name that two of them have, and for a number in records that is also
-    the name of another class.
-    """
-    label, text = picture.label, str(picture.label)
-    by_name = names.index(text) if text in names else None
-    is_number = isinstance(label, int) or (text.isdecimal() and text == str(int(text)))
-    by_number = int(label) if is_number and int(label) < len(names) and int(label) >= 0 else None
-    if names.count(text) > 1:
-        raise BadInput(f"{picture.where}: expected the name of one class, got '{text}', which two have. Give a number.")
-    if None not in (by_name, by_number) and by_name != by_number and not picture.in_folder:
-        raise BadInput(
-            f"{picture.where}: expected a class that is sure, got {text}, the number of one and the name of another. "
-            "Give the classes other names in the model's config.json (id2label)."
-        )
-    number = by_name if by_name is not None else by_number
-    if number is None:
-        numbered = list(names) == [str(i) for i in range(len(names))]
-        hint = "Name the classes in the model's config.json (id2label)." if numbered else nearest(text, names)
-        raise BadInput(f"{picture.where}: expected a class of the model, got '{text}'. {hint}")
-    return number
-
-
-def load_classifier(name: str, like: nn.Module | None = None) -> nn.Module:
-    """An image classifier from a folder or by its hub id, in safetensors; BadInput where there is none.
-
-    `like`: a model of the classes that are wanted. Where the folder's has others, its last layer is made anew; all else
-    must be there.
-    """
-    folder = local_folder(name, "a Transformers image classifier")
-    classes: dict[str, Any] = {}
-    if like is not None:
-        config: Any = like.config
-        classes = {"num_labels": config.num_labels, "id2label": config.id2label, "label2id": config.label2id}
-    expected = "a Transformers image classifier with its weights in safetensors"
-    model, lacking = open_model(
-        "AutoModelForImageClassification", folder, name, expected, dtype=torch.float32, **classes
-    )
-    last = _last_layer(model) if like is not None else ""
-    check_whole(f"{name}: expected an image classifier", lacking - {f"{last}.weight", f"{last}.bias"})
-    kind = model.config.problem_type
-    if kind not in (None, "single_label_classification"):
-        raise BadInput(
-            f"{name}: expected a classifier with one class for each picture, got {kind}. It isn't supported."
-        )
-    if like is not None and named_otherwise(folder, like):
-        if not last:
-            raise BadInput(f"{name}: expected a classifier that ends in a linear layer, got none. Choose another base.")
-        model.get_submodule(last).reset_parameters()
-    loaded: nn.Module = model.eval()
-    return loaded
-
-
-def _last_layer(model: Any) -> str:
-    """The name of the last linear layer with an output for each class; empty where there is none."""
-    linears = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
-    return next((name for name in [*linears][::-1] if linears[name].out_features == model.config.num_labels), "")
-
-
-def named_otherwise(folder: Path, like: Any) -> bool:
-    """Whether the classes of a model's folder have names of their own, in other places than those of `like`."""
-    own: Any = transformers().AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    named = not any(
-        UNNAMED.fullmatch(str(label)) for config in (own, like.config) for label in config.id2label.values()
-    )
-    return named and own.id2label != like.config.id2label
-
-
 def load_processor(name: str) -> Any:
     """How a model wants pictures; by Pillow, whatever else is installed. BadInput where its folder doesn't say it."""
-    folder = local_folder(name, "a Transformers image classifier")
+    folder = local_folder(name, PICTURES.whole)
     return load_or_refuse(
         f"{name}: expected the model's preprocessor_config.json beside it",
         lambda: processor_in(folder),

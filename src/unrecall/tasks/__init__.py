@@ -8,6 +8,7 @@ from unrecall.tasks.grouped import Grouped
 from unrecall.tasks.protocols import Classed, Composed, Exportable, Paired, Perturbable, Ranked, Textual
 from unrecall.tasks.recommendation import Recommendation
 from unrecall.tasks.transformers_pictures import TransformersPictures
+from unrecall.tasks.transformers_texts import TransformersTexts
 
 __all__ = [
     "CausalLM",
@@ -24,4 +25,5 @@ __all__ = [
     "Task",
     "Textual",
     "TransformersPictures",
+    "TransformersTexts",
 ]

@@ -59,6 +59,13 @@ FIELDS: Fields = {
 """What each setting of the task must be."""
 
 
+def vocabulary_key(tokenizer: Any) -> str:
+    """sha256 of what a tokenizer does with its tokens."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    text = backend.to_str() if backend is not None else repr(sorted(tokenizer.get_vocab().items()))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 @dataclass(frozen=True, repr=False)
 class Tokenised:
     """Examples are mappings with an `answer` and a `prompt` (empty for plain text), and perhaps `before`: the turns of
@@ -114,9 +121,7 @@ class Tokenised:
     @cached_property
     def vocabulary(self) -> str:
         """sha256 of what the tokenizer does with its tokens."""
-        backend = getattr(self.tokenizer, "backend_tokenizer", None)
-        text = backend.to_str() if backend is not None else repr(sorted(self.tokenizer.get_vocab().items()))
-        return hashlib.sha256(text.encode()).hexdigest()
+        return vocabulary_key(self.tokenizer)
 
     def read(self, path: Path) -> list[Text]:
         """The examples of a file or a folder, each once."""

@@ -1,0 +1,97 @@
+"""Classification by a Transformers model that takes texts, as its own tokenizer reads them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unrecall.data.examples import Examples
+from unrecall.errors import BadInput
+from unrecall.record.schema import Exhibit
+from unrecall.tasks.classification import Classification
+from unrecall.tasks.input_difficulty import Labelled
+from unrecall.tasks.pretrained import check_tokenizer, save
+from unrecall.tasks.tokenised import vocabulary_key
+
+COUNTERS = 512
+"""Into how many counts the tokens of a text are gathered, where it is told how hard it is."""
+COMPARED = 32
+"""Texts of which it is seen whether two tokenizers read them alike."""
+
+
+@dataclass(frozen=True, repr=False)
+class TransformersTexts(Classification):
+    """Examples are `(tokens, label)`: the numbers of a text's tokens [longest], whole numbers, padded on the right.
+
+    `tokenizer`: of Transformers, with a padding token. `prepare` makes tokens of texts. Nothing perturbs them, for they
+    are no continuous inputs. `export` writes a folder that Transformers reads.
+    """
+
+    continuous: bool | None = False
+    tokenizer: Any = None
+
+    def __post_init__(self) -> None:
+        """BadInput for a tokenizer that can't pad. Bounds that are left out are those of its numbers."""
+        if getattr(self.tokenizer, "pad_token_id", None) is None:
+            raise BadInput(
+                "TransformersTexts: expected a tokenizer with a padding token, got none. Set tokenizer.pad_token and "
+                "model.config.pad_token_id as the model was trained, and save both."
+            )
+        if self.bounds == Classification.bounds:
+            object.__setattr__(self, "bounds", (0.0, float(len(self.tokenizer) - 1)))
+        super().__post_init__()
+
+    def __repr__(self) -> str:
+        """What Classification says, and what the tokenizer makes of texts."""
+        return f"{super().__repr__()} {vocabulary_key(self.tokenizer)} {self.tokenizer.pad_token_id}"
+
+    def prepare(self, texts: Sequence[str], longest: int) -> Tensor:
+        """The tokens of texts [n, length], each cut to `longest` tokens and padded to the longest of them."""
+        lists = self.tokenizer(list(texts), truncation=True, max_length=longest)["input_ids"]
+        tokens = [torch.tensor(tokens, dtype=torch.int32) for tokens in lists]
+        return nn.utils.rnn.pad_sequence(tokens, batch_first=True, padding_value=self.tokenizer.pad_token_id)
+
+    def _logits(self, model: nn.Module, inputs: Tensor) -> Tensor:
+        tokens = inputs.long()
+        if self.forward is not None:
+            return self.forward(model, tokens)
+        mask = (tokens != self.tokenizer.pad_token_id).long()
+        logits: Tensor = model(input_ids=tokens, attention_mask=mask).logits
+        return logits
+
+    def _labelled(self, examples: Examples) -> Labelled:
+        """How often tokens stand in each text, gathered into `COUNTERS`, and its class."""
+        batch = self.collate([examples[i] for i in range(len(examples))])
+        tokens = batch["inputs"].long()
+        counts = torch.zeros(len(tokens), COUNTERS)
+        counts.scatter_add_(1, tokens % COUNTERS, (tokens != self.tokenizer.pad_token_id).float())
+        return Labelled(counts / counts.sum(1, keepdim=True).clamp_min(1), batch["targets"])
+
+    def text(self, item: Any) -> str:
+        """An example's text, as its tokens have it."""
+        return str(self.tokenizer.decode(self._example(item)[0].long(), skip_special_tokens=True))
+
+    def exhibit(self, item: Any, caption: str) -> Exhibit:
+        """The text, and its class."""
+        label = self.label(item)
+        name = self.classes[label] if label < len(self.classes) else f"class {label}"
+        return Exhibit(kind="text", content=self.text(item), caption=f"{name}: {caption}")
+
+    def raw(self, item: Any) -> bytes:
+        """The text."""
+        return self.text(item).encode()
+
+    def export(self, model: nn.Module, folder: Path) -> None:
+        """Configuration, safetensors and tokenizer, as `from_pretrained` reads them.
+
+        Of other models nothing is written: their weights are all there is.
+        """
+        if hasattr(model, "save_pretrained"):
+            save(model, self.tokenizer, folder)
+
+    def check_folder(self, folder: Path, examples: Examples) -> None:
+        """BadInput where the folder's own tokenizer reads words or some of these texts otherwise."""
+        check_tokenizer(self.tokenizer, folder, [self.text(examples[i]) for i in range(min(COMPARED, len(examples)))])
