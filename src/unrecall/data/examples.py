@@ -241,9 +241,9 @@ def _bytes(item: Any) -> Iterator[Any]:
 
 
 def _content(item: Any) -> Any:
-    """What an item of any other class holds: its fields, its numbers, or else what pickle would keep of it."""
+    """What an item of any other class holds: its attributes, its numbers, or else what pickle would keep of it."""
     if is_dataclass(item) and not isinstance(item, type):
-        return {field.name: getattr(item, field.name) for field in fields(item)}
+        return {**{field.name: getattr(item, field.name) for field in fields(item)}, **_attributes(item)}
     if isinstance(item, Set):
         return sorted(map(digest, item))
     numbers = np.asarray(item)
@@ -257,6 +257,13 @@ def _content(item: Any) -> Any:
     _, values, *states = kept
     parts = [list(state) if isinstance(state, Iterator) else state for state in states]
     return [type(item).__qualname__, [value for value in values if not isinstance(value, type)], *parts]
+
+
+def _attributes(item: object) -> dict[str, Any]:
+    """All that an object itself holds, in its dictionary and in slots."""
+    state: Any = object.__getstate__(item)
+    parts = state if isinstance(state, tuple) else (state,)
+    return {name: value for part in parts for name, value in (part or {}).items()}
 
 
 def _array(tensor: Tensor) -> np.ndarray:

@@ -139,6 +139,19 @@ def test_objects_are_told_apart_by_all_that_they_hold(holding: Callable[..., obj
     assert is_finite(holding(input=long)) and not is_finite(holding(input=other))
 
 
+class Captioned(Sample):
+    def __init__(self, input: Any, caption: str) -> None:
+        super().__init__(input)
+        self.caption = caption
+
+
+def test_a_dataclass_holds_what_its_subclass_or_anybody_adds_too() -> None:
+    assert digest(Captioned(1, "a cat")) == digest(Captioned(1, "a cat")) != digest(Captioned(1, "a dog"))
+    plain, noted = Sample(1), Sample(1)
+    vars(noted).update(note="seen twice")
+    assert digest(plain) == digest({"input": 1, "label": 0}) != digest(noted)
+
+
 def test_pictures_of_other_colours_and_sets_are_told_apart() -> None:
     red, green = coloured((255, 0, 0)), coloured((0, 255, 0))
     assert digest((red, 1)) == digest((red.copy(), 1)) != digest((green, 1))
