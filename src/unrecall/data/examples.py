@@ -7,7 +7,8 @@ from datetime import date
 from decimal import Decimal
 from difflib import get_close_matches
 from enum import Enum
-from functools import cache
+from functools import cache, cached_property
+from inspect import getattr_static
 from numbers import Integral
 from os import PathLike
 from pathlib import Path, PurePath
@@ -241,9 +242,15 @@ def _bytes(item: Any) -> Iterator[Any]:
 
 
 def _content(item: Any) -> Any:
-    """What an item of any other class holds: its attributes, its numbers, or else what pickle would keep of it."""
-    if is_dataclass(item) and not isinstance(item, type):
-        return {**{field.name: getattr(item, field.name) for field in fields(item)}, **_attributes(item)}
+    """What an item of any other class holds, but caches: its attributes, its numbers, or what pickle would keep of it.
+
+    A class says itself what that is by `__getstate__`.
+    """
+    kind: type = type(item)
+    caches = _caches(kind)
+    if is_dataclass(kind) and getattr(kind.__getstate__, "__module__", None) in (None, "dataclasses"):
+        held = {field.name: getattr(item, field.name) for field in fields(kind)} | _attributes(item)
+        return {name: value for name, value in held.items() if name not in caches}
     if isinstance(item, Set):
         return sorted(map(digest, item))
     numbers = np.asarray(item)
@@ -255,8 +262,27 @@ def _content(item: Any) -> Any:
     if isinstance(kept, str):
         return kept
     _, values, *states = kept
-    parts = [list(state) if isinstance(state, Iterator) else state for state in states]
-    return [type(item).__qualname__, [value for value in values if not isinstance(value, type)], *parts]
+    parts = [list(state) if isinstance(state, Iterator) else _without(caches, state) for state in states]
+    return [kind.__qualname__, [value for value in values if not isinstance(value, type)], *parts]
+
+
+@cache
+def _caches(kind: type) -> Set[str]:
+    """The attributes that objects of a class fill in by themselves: cached properties, and fields nobody compares.
+
+    A field that is given is none: tensors aren't compared either, as their `==` is no truth value.
+    """
+    own = {field.name for field in fields(kind) if not (field.init or field.compare)} if is_dataclass(kind) else set()
+    return own | {name for name in dir(kind) if isinstance(getattr_static(kind, name, None), cached_property)}
+
+
+def _without(names: Set[str], state: Any) -> Any:
+    """What pickle would keep of an object, but for attributes of these names."""
+    if isinstance(state, tuple):
+        return tuple(_without(names, part) for part in state)
+    if isinstance(state, dict) and not names.isdisjoint(state):
+        return {name: value for name, value in state.items() if name not in names} or None
+    return state
 
 
 def _attributes(item: object) -> dict[str, Any]:

@@ -477,7 +477,9 @@ def check_same(before: str, now: str, where: str) -> None:
         name = where.partition("[")[0]
         raise BadInput(
             f"Request: expected {where} to be the same whenever it is read, got two different contents, as random "
-            f"augmentation gives. Give the data without it, or freeze them: {name}=[data[i] for i in range(len(data))]."
+            "augmentation gives, or an attribute that is filled in on first reading. Give the data without "
+            f"augmentation, or freeze them: {name}=[data[i] for i in range(len(data))]; let the class of an example "
+            "leave such attributes out in __getstate__."
         )
 
 

@@ -1,9 +1,10 @@
 """Splitting a data set into what must go and what stays."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, make_dataclass
 from datetime import date
 from decimal import Decimal
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
@@ -150,6 +151,52 @@ def test_a_dataclass_holds_what_its_subclass_or_anybody_adds_too() -> None:
     plain, noted = Sample(1), Sample(1)
     vars(noted).update(note="seen twice")
     assert digest(plain) == digest({"input": 1, "label": 0}) != digest(noted)
+
+
+class Lazy:
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    @cached_property
+    def image(self) -> torch.Tensor:
+        return torch.full((2,), float(self.number))
+
+
+@dataclass
+class LazyFields:
+    number: int
+    pixels: torch.Tensor | None = field(default=None, init=False, compare=False)
+
+    @property
+    def image(self) -> torch.Tensor:
+        self.pixels = torch.full((2,), float(self.number))
+        return self.pixels
+
+
+class LazyState(LazyFields):
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.cache: dict[str, torch.Tensor] = {}
+
+    @property
+    def image(self) -> torch.Tensor:
+        return self.cache.setdefault("image", torch.full((2,), float(self.number)))
+
+    def __getstate__(self) -> dict[str, int]:
+        return {"number": self.number}
+
+
+@pytest.mark.parametrize("kind", [Lazy, LazyFields, LazyState, dataclass(Lazy)])
+def test_what_is_filled_in_on_first_reading_is_no_part_of_an_example(kind: Callable[[int], Any]) -> None:
+    example, before = kind(1), digest(kind(1))
+    assert float(example.image.sum()) == 2
+    assert digest(example) == before != digest(kind(2))
+
+
+def test_a_field_that_is_given_counts_though_nobody_compares_it() -> None:
+    """`==` of tensors is no truth value, so that their fields are often left out of it."""
+    pictured = make_dataclass("Pictured", ["label", ("input", torch.Tensor, field(compare=False))])
+    assert digest(pictured(1, torch.zeros(2))) != digest(pictured(1, torch.ones(2)))
 
 
 def test_pictures_of_other_colours_and_sets_are_told_apart() -> None:

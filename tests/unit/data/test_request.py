@@ -318,6 +318,22 @@ def test_an_example_that_changes_now_and_then_is_found_by_whoever_reads_them_all
         check_inputs(Classification(), network(), request)
 
 
+class Filled:
+    """An example that keeps what was made of it, and would rather leave it out."""
+
+    def __init__(self, number: int) -> None:
+        self.number, self.made = number, dict[str, torch.Tensor]()
+
+    def read(self) -> tuple[torch.Tensor, int]:
+        return self.made.setdefault("image", torch.full((1, 4, 4), self.number / 40)), 0
+
+
+def test_an_example_that_fills_itself_in_is_told_to_leave_that_out() -> None:
+    sets = [[Filled(i) for i in range(first, first + 4)] for first in range(0, 16, 4)]
+    with pytest.raises(BadInput, match=r"filled in on first reading\. .*leave such attributes out in __getstate__"):
+        check_inputs(Classification(read=Filled.read), network(), Request(*sets))
+
+
 @pytest.mark.parametrize("masked", [3, None, ("a",), "3"])
 def test_masked_classes_are_numbers_in_a_tuple(masked: Any) -> None:
     with pytest.raises(BadInput, match="Request: expected masked to hold the classes that are forgotten whole, got"):
