@@ -206,8 +206,8 @@ def digest(item: Any) -> str:
 
 TOLD_BY_REPR = (str, bytes, int, float, type(None), PurePath, date, Decimal, Enum)
 """Classes whose objects' `repr` says all that they hold."""
-PLAIN_MODES = ("1", "L", "RGB", "RGBA", "I", "F")
-"""Pillow's modes of pictures whose numbers say all; others have a palette, or are easily taken for one of these."""
+PALETTE_MODES = ("P", "PA")
+"""Pillow's modes of pictures whose numbers are places in a palette."""
 
 
 _dtype_name = cache(str)
@@ -254,7 +254,7 @@ def _content(item: Any) -> Any:
     if isinstance(item, Set):
         return sorted(map(digest, item))
     numbers = np.asarray(item)
-    if hasattr(item, "getpalette") and item.mode not in PLAIN_MODES:
+    if hasattr(item, "getpalette") and item.mode in PALETTE_MODES:
         return [item.mode, item.getpalette(None), item.info.get("transparency"), numbers]
     if numbers.ndim or not numbers.dtype.hasobject:
         return numbers

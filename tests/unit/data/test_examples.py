@@ -202,8 +202,9 @@ def test_a_field_that_is_given_counts_though_nobody_compares_it() -> None:
 def test_pictures_of_other_colours_and_sets_are_told_apart() -> None:
     red, green = coloured((255, 0, 0)), coloured((0, 255, 0))
     assert digest((red, 1)) == digest((red.copy(), 1)) != digest((green, 1))
-    grey = Image.new("L", (2, 2), 3)
-    assert digest(grey) == digest(np.asarray(grey))
+    for mode in ("L", "RGB", "LA", "CMYK", "YCbCr", "I;16"):
+        picture = Image.new(mode, (2, 2))
+        assert digest(picture) == digest(np.asarray(picture)), f"{mode}: its numbers say all, and are its key"
     assert digest({"a", "b"}) == digest({"b", "a"}) != digest({"a", "c"})
 
 
