@@ -317,10 +317,11 @@ class NumberForm(NamedTuple):
         return f"{self.format} of {self.dimensions} dimensions" if self.dimensions else self.format
 
 
-def number_forms(item: Any, place: str = "") -> Iterator[tuple[str, NumberForm]]:
-    """The form of each number and array of an example, and its place there, as `[1]`.
+def number_forms(item: Any, place: str = "") -> Iterator[tuple[tuple[str, int], NumberForm]]:
+    """The form of each number and array of an example, by its place there, as `[1]`, and how many dimensions it spans.
 
-    Floats that are no whole numbers are left out: no integer equals them.
+    Only what spans as many may be the same: a dimension of length 1 spans none. Floats that are no whole numbers are
+    left out: no integer equals them.
     """
     if isinstance(item, Mapping):
         for key in item:
@@ -329,11 +330,12 @@ def number_forms(item: Any, place: str = "") -> Iterator[tuple[str, NumberForm]]
         for i, part in enumerate(item):
             yield from number_forms(part, f"{place}[{i}]")
     elif isinstance(item, Tensor | np.ndarray) and item.ndim:
-        yield place, NumberForm(str(item.dtype).removeprefix("torch."), item.ndim)
+        spanned = sum(length != 1 for length in item.shape)
+        yield (place, spanned), NumberForm(str(item.dtype).removeprefix("torch."), item.ndim)
     elif isinstance(item, Tensor | np.ndarray | np.generic | int | float):
         value = item if isinstance(item, int | float) else item.item()
         if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
-            yield place, NumberForm(type(value).__name__)
+            yield (place, 0), NumberForm(type(value).__name__)
 
 
 def not_finite(where: str) -> BadInput:

@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, S
 from copy import copy
 from dataclasses import dataclass, field, fields
 from functools import cached_property
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 from unicodedata import normalize
@@ -33,6 +34,8 @@ from unrecall.errors import BadInput, MissingReference
 
 Control: TypeAlias = Literal["planted", "random split", "matched", "synthetic"]
 """How a holdout came to be."""
+Forms: TypeAlias = dict[tuple[str, int], dict[NumberForm, str]]
+"""The forms of a set's numbers, by their place in an example and the dimensions they span; where each is found."""
 Split: TypeAlias = Literal["forget", "retain", "holdout", "test"]
 SPLITS: tuple[Split, ...] = ("forget", "retain", "holdout", "test")
 TRAINING: tuple[Split, ...] = ("forget", "retain")
@@ -40,7 +43,7 @@ TRAINING: tuple[Split, ...] = ("forget", "retain")
 MOST_CHECKED = 10_000
 """Examples of a set that are read to be checked, where the data set itself tells which of them are the same."""
 READ_TWICE = 16
-"""Examples of such a set that are read again, to see whether each is what it was."""
+"""Examples of a set, evenly spread, that are read twice at once, to see whether each is what it was."""
 SAMPLED: tuple[Split, ...] = ("retain", "test")
 """The splits that may be large, and of which a sample tells as much."""
 APART = {
@@ -114,27 +117,27 @@ class Request:
                 f"Request: expected control to be one of {', '.join(get_args(Control))}, got '{self.control}'."
             )
         vars(self).update(groups=_groups(self), pairs=_pairs(self))
-        first = self._check_lasting()
+        forms = self._check_lasting()
         if not self._by_id:  # of parts of a request nothing is to be said that was right of the whole
-            _check_forms(first)
+            _check_forms(forms)
             _check_repeats(self)
         self.check_apart({name: own.values for name, own in self.identities.items()})
         vars(self)["_by_id"] = {}  # an id is another's once its object is gone
 
-    def _check_lasting(self) -> dict[str, Any]:
-        """BadInput where an example isn't the same when it is read again; gives the first of each set.
+    def _check_lasting(self) -> dict[str, Forms]:
+        """BadInput where an example isn't the same when it is read again; gives the forms of the numbers of each set.
 
-        The first and the middle one of each set, as a task reads all of them again; more where nobody does, once.
+        A few examples of each set are read, of a part of a request two; once where each has been read already.
         """
-        many, first = self.indexed and not self._by_id, dict[str, Any]()
+        forms: dict[str, Forms] = {name: {} for name in self.sets}
         for name, examples in self.sets.items():
-            few = {0, len(examples) // 2} if len(examples) else set[int]()
-            for i in evenly(len(examples), READ_TWICE) if many else few:
+            for i in evenly(len(examples), 2 if self._by_id else READ_TWICE):
                 item = examples[i]
-                check_same(digest(item), digest(examples[i]), f"{name}[{i}]")
-                if i == 0:
-                    first[name] = item
-        return first
+                before = digest(examples[i]) if self.indexed else self.identities[name].values[i]
+                check_same(before, digest(item), f"{name}[{i}]")
+                for (place, spanned), form in number_forms(item):
+                    forms[name].setdefault((place, spanned), {}).setdefault(form, f"{name}[{i}]{place}")
+        return forms
 
     def check_apart(self, digests: Mapping[str, Sequence[str]]) -> None:
         """BadInput where forget has an example twice, or two sets share one; `digests`: what each of each set is."""
@@ -387,16 +390,15 @@ def _groups(request: Request) -> dict[str, list[str]] | None:
     return groups
 
 
-def _check_forms(items: Mapping[str, Any]) -> None:
-    """BadInput where examples, one a set, have a number, or an array, in two forms: the same one looks like another."""
-    forms: dict[tuple[str, bool], tuple[str, NumberForm]] = {}
-    for name, item in items.items():
-        for place, form in number_forms(item):
-            first, other = forms.setdefault((place, form.dimensions > 0), (name, form))
-            if other != form:
+def _check_forms(forms: Mapping[str, Forms]) -> None:
+    """BadInput where two sets have no form of a number, or of an array, in common: the same one looks like another."""
+    for own, others in combinations(forms.values(), 2):
+        for place in (place for place in own if place in others):
+            if own[place].keys().isdisjoint(others[place]):
+                (form, where), (other, there) = (next(iter(part[place].items())) for part in (own, others))
                 raise BadInput(
-                    f"Request: expected numbers in one form in all sets, got {other} in {first}[0]{place} and {form} "
-                    f"in {name}[0]{place}. Bring them into one form, or an example that is in both sets goes unnoticed."
+                    f"Request: expected numbers in one form in all sets, got {form} in {where} and {other} in {there}. "
+                    "Bring them into one form, or an example that is in both sets goes unnoticed."
                 )
 
 

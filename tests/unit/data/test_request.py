@@ -89,6 +89,33 @@ def test_numbers_that_are_alike_are_in_one_form() -> None:
     Request(*([{"age": age, "ids": torch.ones(age), "text": age}] for age in (3, 4)), [{"age": 2.5, "ids": "none"}])
 
 
+GREY, RGB = [torch.full((8, 8), i / 9) for i in range(9)], [torch.full((8, 8, 3), i / 9) for i in range(9)]
+
+
+@pytest.mark.parametrize(
+    "mixed",
+    [
+        [item for pair in zip(GREY, RGB, strict=True) for item in pair],
+        [torch.full((2, 9) if i % 2 else (1, 9), float(i)) for i in range(18)],
+        [torch.full((8, 8), float(i), dtype=(torch.uint8, torch.int32)[i % 2]) for i in range(18)],
+        [(float(i) if i % 2 else i, f"{i}") for i in range(18)],
+        [(i > 8 if i % 2 else int(i > 8), f"{i}") for i in range(18)],
+    ],
+    ids=["grey and colour", "mono and stereo", "8 and 16 bits", "whole floats", "truth values"],
+)
+def test_data_of_mixed_forms_are_taken_in_any_order(mixed: list[Any]) -> None:
+    for data in (mixed, mixed[::-1]):
+        Request(data[:1], data[1:9], data[9:12], data[12:])
+
+
+def test_two_forms_show_though_the_first_examples_do_not_tell() -> None:
+    ages = [2.5, 3.0], [3, 4]
+    with pytest.raises(BadInput, match=r"got float in forget\[1\]\['age'\] and int in retain\[0\]\['age'\]"):
+        Request(*([{"age": age} for age in part] for part in ages))
+    with pytest.raises(BadInput, match=r"got int64 of 1 dimensions in forget\[0\]\[1\] and int in retain\[0\]\[1\]"):
+        request_with(forget=[(x, torch.tensor([y])) for x, y in FORGET])
+
+
 def test_a_forget_example_named_twice_is_refused() -> None:
     with pytest.raises(BadInput, match="each forget example once, got example 4 equal to 1"):
         request_with(forget=[*FORGET, FORGET[1]])
@@ -313,8 +340,8 @@ def test_data_that_change_each_time_they_are_read_are_refused(split: str) -> Non
 
 
 def test_an_example_that_changes_now_and_then_is_found_by_whoever_reads_them_all() -> None:
-    request = request_with(retain=Augmented(RETAIN, kept=tuple(i for i in range(16) if i != 5)))
-    with pytest.raises(BadInput, match=r"retain\[5\] to be the same whenever it is read"):
+    request = request_with(retain=Augmented([*RETAIN, *SPARE], kept=tuple(i for i in range(20) if i != 2)))
+    with pytest.raises(BadInput, match=r"retain\[2\] to be the same whenever it is read"):
         check_inputs(Classification(), network(), request)
 
 
