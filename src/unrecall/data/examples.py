@@ -11,6 +11,7 @@ from functools import cache, cached_property
 from inspect import getattr_static
 from numbers import Integral
 from os import PathLike
+from os.path import normpath
 from pathlib import Path, PurePath
 from pickle import PickleError
 from typing import Any, NamedTuple, Protocol, TypeAlias
@@ -139,7 +140,7 @@ def file_of(examples: Examples, index: int) -> str:
 
 
 def _places_of_files(data: Examples, name: str | PathLike[str]) -> dict[str, list[int]]:
-    """The places in a data set of each file, and of all files below each folder, by its whole path; links too."""
+    """The places in a data set of each file, and of all files below each folder, by its real path."""
     files = getattr(data, "samples", None)
     if files is None:
         raise BadInput(
@@ -149,9 +150,8 @@ def _places_of_files(data: Examples, name: str | PathLike[str]) -> dict[str, lis
     places: dict[str, list[int]] = {}
     real = cache(Path.resolve)
     for i, (file, *_) in enumerate(files):
-        path = Path(file).absolute()  # a link lies where it is, and where it leads to
-        folders = {*path.parents, *map(real, path.parents), *real(path).parents}
-        for part in {path, real(path), *folders}:
+        path = real(Path(file))  # a link lies where it leads to, and where it is
+        for part in {path, *path.parents, *map(real, Path(normpath(Path(file).absolute())).parents)}:
             places.setdefault(str(part), []).append(i)
     return places
 
@@ -163,7 +163,7 @@ def _places_of(data: Examples, name: str | PathLike[str], below: Mapping[str, li
     """
     root = Path(getattr(data, "root", ""))
     for path in (root / name, Path(name)):
-        if places := below.get(str(path.absolute())) or below.get(str(path.resolve())):
+        if places := below.get(str(path.resolve())):
             return places
     files = [Path(file) for file, *_ in getattr(data, "samples", ())]
     names = [str(file.relative_to(root)) for file in files if root in file.parents]

@@ -62,6 +62,16 @@ def test_a_link_lies_where_it_is_and_where_it_leads_to(tmp_path: Path) -> None:
         assert split(data, [name])[0].indices == indices
 
 
+def test_a_folder_is_one_however_its_path_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    data = Folder(DATA[:4])
+    data.samples = [("../imgs/ann/1.png", 0), (f"{tmp_path}/imgs/ann/2.png", 0), ("../imgs/bob/3.png", 0), ("4.png", 0)]
+    for name in ("../imgs/ann", f"{tmp_path}/imgs/ann", "../work/../imgs/ann"):
+        assert split(data, [name])[0].indices == [0, 1]
+    assert split(data, ["."])[0].indices == split(data, ["../work"])[0].indices == [3]
+
+
 @pytest.mark.parametrize(
     ("data", "chosen", "message"),
     [
