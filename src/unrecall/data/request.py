@@ -105,9 +105,9 @@ class Request:
     def __post_init__(self) -> None:
         """What is refused at once: no data sets, too few examples, data that change, examples that two sets share."""
         for name in SPLITS:
-            _check_set(name, self[name])
+            check_set("Request", name, self[name])
         if self.validation is not None:
-            _check_set("validation", self.validation)
+            check_set("Request", "validation", self.validation)
         for name, hint in EMPTY.items():
             if len(self[name]) == 0 and not (name in ("holdout", "test") and isinstance(self[name], Absent)):
                 raise BadInput(f"Request: expected a non-empty {name} set, got 0 examples. {hint}")
@@ -446,7 +446,7 @@ def _pairs(request: Request) -> list[int] | None:
     return places
 
 
-def _check_set(name: str, examples: Any) -> None:
+def check_set(owner: str, name: str, examples: Any) -> None:
     """BadInput unless `examples` can be counted and read by index, example by example."""
     kind, advice = type(examples).__name__, ""
     if examples is None:
@@ -467,7 +467,7 @@ def _check_set(name: str, examples: Any) -> None:
     ):
         advice = f"Read them into a list, which holds all of them in memory: {name}=list(data)."
     if advice:
-        raise BadInput(f"Request: expected {name} to be a data set with len() and [i], got {kind}. {advice}")
+        raise BadInput(f"{owner}: expected {name} to be a data set with len() and [i], got {kind}. {advice}")
     while isinstance(examples, Subset):
         check_indices(f"{name}: Subset", examples.indices)
         examples = examples.dataset

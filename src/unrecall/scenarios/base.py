@@ -10,7 +10,7 @@ from torch import nn
 
 from unrecall.data.examples import Examples, Joined
 from unrecall.data.identity import key_of
-from unrecall.data.request import Request
+from unrecall.data.request import Request, check_set
 from unrecall.disk.files import content_key
 from unrecall.disk.weights import same_weights
 from unrecall.errors import NOTHING, BadInput, Fields, MissingReference, check_fields, kind_of, visible
@@ -19,7 +19,7 @@ from unrecall.models.observe import device_of
 from unrecall.nn.usable import check_model
 from unrecall.scenarios.model_cache import Trained, TrainingSetup, first, is_cached, trained_once
 from unrecall.spec.parameters import Parameters, takes
-from unrecall.tasks.base import Task, check_data
+from unrecall.tasks.base import Task, check_data, check_learnable
 from unrecall.training.loop import Fit
 from unrecall.training.objectives import Objective, Plain
 from unrecall.training.randomness import own_randomness
@@ -47,7 +47,6 @@ FIELDS: Fields = {
     "summary": (kind_of(str), "a text"),
     "task": (kind_of(Task), "a Task, as ur.tasks.Classification() is"),
     "request": (kind_of(Request), "a Request"),
-    "original_data": (lambda value: value is None or hasattr(value, "__getitem__"), "a data set or None"),
     "build": (lambda value: value is None or takes(value, 2), "a function of seed and session, or None"),
     "recipe": (kind_of(Fit, NOTHING), "a Fit or None"),
     "retraining_recipe": (kind_of(Fit, NOTHING), "a Fit or None"),
@@ -101,10 +100,17 @@ class Scenario:
     """What `start_key` gave, by seed."""
 
     def __post_init__(self) -> None:
-        """Fields of a wrong type, and a name that can't be part of a file's, are refused; the task is settled."""
+        """Fields of a wrong kind, and a name that can't be part of a file's, are refused; the task is settled."""
         if isinstance(self.retrained, list):
             object.__setattr__(self, "retrained", tuple(self.retrained))
         check_fields("Scenario", FIELDS, vars(self))
+        if self.original_data is not None:
+            check_set("Scenario", "original_data", self.original_data)
+            if not len(self.original_data):
+                raise BadInput(
+                    "Scenario: expected a non-empty original_data, got 0 examples. Leave it out where the original was "
+                    "trained on forget and retain."
+                )
         object.__setattr__(self, "task", self.task.settled(self.original, self.request))
 
     def start_key(self, seed: int, session: Session) -> str:
@@ -128,10 +134,16 @@ class Scenario:
         check_model(model)
         home = device_of(model)
         try:
-            check_data(self.task, model.to(session.torch_device()), self.request)
+            self._check_data(model.to(session.torch_device()))
             return f"{model_key(model)} {first_answers_digest(model, self.task, self.request)}"
         finally:
             model.to(home)
+
+    def _check_data(self, model: nn.Module) -> None:
+        """BadInput where a model doesn't fit the request, or the original is to be trained on what it can't learn."""
+        check_data(self.task, model, self.request)
+        if self.original is None and self.original_data is not None:
+            check_learnable("original_data", self.original_data, self.request.forget[0], self.task, model)
 
     def untrained_model(self, seed: int, session: Session) -> nn.Module:
         """A fresh model; `build` may give the same object each time, but not the original, which has seen forget."""
@@ -214,7 +226,7 @@ class Scenario:
 
     def _trained(self, role: Role, seed: int, session: Session) -> Trained:
         name, model, setup = self._training(role, seed, session)
-        check_data(self.task, model.to(session.torch_device()), self.request)
+        self._check_data(model.to(session.torch_device()))
         return trained_once(self.name, name, model, setup, session)
 
 

@@ -7,10 +7,10 @@ from typing import Any, ClassVar, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from unrecall.data.examples import Batch, Examples, digest, iterate, move, several
+from unrecall.data.examples import Batch, Examples, digest, evenly, iterate, move, several
 from unrecall.data.request import SPLITS, Request, check_same
 from unrecall.data.signals import Rows, View
-from unrecall.errors import BadInput
+from unrecall.errors import BadInput, out_of_memory
 from unrecall.nn.hooks import mode
 from unrecall.nn.usable import check_model
 from unrecall.record.schema import Exhibit
@@ -130,6 +130,23 @@ def check_data(task: Task, model: nn.Module, request: Request) -> None:
     if not request.indexed and (looked_for := f"apart as {task!r}") not in request.checked:
         request.check_apart({name: list(_contents(task, request, name)) for name in request.sets})
         request.checked.add(looked_for)
+
+
+def check_learnable(name: str, examples: Examples, known: Any, task: Task, model: nn.Module) -> None:
+    """BadInput where a task makes no batch, or no loss, of a few examples, each beside one known to be right."""
+    device = next(model.parameters()).device
+    for i in evenly(len(examples), 4):
+        try:
+            with mode(model, training=False), torch.no_grad():
+                task.losses(model, move(task.collate([known, examples[i]]), device))
+        except (AssertionError, AttributeError, BadInput, LookupError, RuntimeError, TypeError, ValueError) as error:
+            if out_of_memory(error):
+                raise
+            line = (str(error).splitlines() or [type(error).__name__])[0]
+            raise BadInput(
+                f"{name}[{i}]: expected an example that can be learned beside forget[0], got: {line[:300]}. Bring it "
+                "into the same form."
+            ) from error
 
 
 def _check_answers(task: Task, model: nn.Module, items: Sequence[Any]) -> None:

@@ -1,5 +1,6 @@
 """What is trained once is trained again as soon as data, recipe, weights or the code of the model are others."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from torch import nn
 
 from tests.worlds import CPU, blobs, facts, network, small_llama, word_tokenizer
@@ -129,6 +131,31 @@ def case(**changes: Any) -> Scenario:
     request = Request(data[:8], data[8:], unseen[:20], unseen[20:])
     usual = {"build": lambda _, __: network(), "recipe": Fit(lr=0.05, epochs=1, batch_size=16)}
     return Scenario("mine", "", Classification(), request, **{**usual, **changes})
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (3, "original_data to be a data set with len() and [i], got int. Read them into a list"),
+        ("abc", "original_data to be a data set with len() and [i], got str. Give the examples, not where they lie"),
+        ({"x": 1}, "original_data to be a data set with len() and [i], got dict"),
+        ([], "a non-empty original_data, got 0 examples"),
+    ],
+)
+def test_what_the_original_is_trained_on_is_a_data_set(given: Any, said: str) -> None:
+    with pytest.raises(BadInput, match=re.escape(f"Scenario: expected {said}")):
+        case(original_data=given)
+
+
+@pytest.mark.parametrize("odd", [(torch.ones(1, 5, 5), 0), (torch.ones(1, 4, 4), 99), "abc", (None, 0)])
+def test_what_the_original_is_trained_on_can_be_learned_beside_the_request(odd: Any) -> None:
+    scenario = case(original_data=[*blobs(7, 4, 1), odd])
+    for ask in (lambda: scenario.start_key(0, CPU), lambda: scenario.train_original(0, CPU)):
+        with pytest.raises(
+            BadInput, match=r"original_data\[7\]: expected an example that can be learned beside forget\["
+        ):
+            ask()
+    case(original_data=blobs(8, 4, 1)).train_original(0, CPU)
 
 
 def test_a_build_that_gives_the_original_is_refused() -> None:
