@@ -71,12 +71,20 @@ class Selection:
         return several(self.whole, [self.indices[i] for i in indices])
 
 
-def check_indices(owner: str, indices: Sequence[int]) -> None:
-    """BadInput where what picks examples are truth values, or anything else that are no whole numbers."""
-    kind = np.asarray(indices).dtype.kind
-    if len(indices) and kind not in "iu":
-        advice = "[i for i, chosen in enumerate(mask) if chosen]" if kind == "b" else "[3, 17, ...]"
-        raise BadInput(f"{owner}: expected indices, got {indices[0]!r:.40}. Give whole numbers: {advice}.")
+def check_indices(owner: str, indices: Any) -> None:
+    """BadInput where what picks examples are truth values, or anything else that are no whole numbers in order."""
+    if not isinstance(indices, Sequence | np.ndarray | Tensor):
+        kind = type(indices).__name__
+        raise BadInput(f"{owner}: expected indices in a list, got {kind}. Give list(indices).")
+    for value in map(plain, indices):
+        if isinstance(value, bool) or not isinstance(value, Integral):
+            advice = "[i for i, chosen in enumerate(mask) if chosen]" if isinstance(value, bool) else "[3, 17, ...]"
+            raise BadInput(f"{owner}: expected indices, got {value!r:.40}. Give whole numbers: {advice}.")
+
+
+def plain(value: Any) -> Any:
+    """A number or a text of NumPy's or PyTorch's as Python's own, anything else as it is."""
+    return value.item() if getattr(value, "ndim", None) == 0 else value
 
 
 def several(examples: Examples, indices: Sequence[int]) -> Sequence[Any]:

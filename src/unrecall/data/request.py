@@ -25,6 +25,7 @@ from unrecall.data.examples import (
     iterate,
     not_finite,
     number_forms,
+    plain,
     split_off,
 )
 from unrecall.data.identity import CONTENT, Identities, by_content, identities, made_key
@@ -328,14 +329,10 @@ def _listed(values: Any) -> list[Any] | None:
 
     None where they have no order.
     """
-    if isinstance(values, str | Mapping | Set) or not isinstance(values, Iterable) or _is_single(values):
+    values = plain(values)
+    if isinstance(values, str | Mapping | Set) or not isinstance(values, Iterable):
         return None
-    return [value.item() if _is_single(value) else value for value in values]
-
-
-def _is_single(value: Any) -> bool:
-    """Whether something is one of NumPy's or PyTorch's numbers or texts."""
-    return getattr(value, "ndim", None) == 0
+    return [plain(value) for value in values]
 
 
 def _masked(kind: str, masked: Any) -> tuple[int, ...]:

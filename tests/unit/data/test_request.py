@@ -186,6 +186,25 @@ def test_truth_values_are_no_indices() -> None:
         Selection(DATA, [1.0])  # type: ignore[list-item]
 
 
+@pytest.mark.parametrize("given", [[np.uint64(7), np.int64(3)], [torch.tensor(7), 3], np.array([7, 3], np.uint64)])
+def test_indices_may_be_of_any_whole_kind(given: Any) -> None:
+    assert [y for _, y in iterate(Selection(DATA, given))] == [DATA[7][1], DATA[3][1]]
+
+
+@pytest.mark.parametrize("given", [[[1], [2, 3]], [[1], [2]], np.array([[1], [2]]), [None], ["1"]])
+def test_lists_and_texts_are_no_indices(given: Any) -> None:
+    with pytest.raises(BadInput, match=r"Selection: expected indices, got .* Give whole numbers: \[3, 17"):
+        Selection(DATA, given)
+
+
+def test_what_has_labels_or_no_order_is_no_list_of_indices() -> None:
+    """As a column of pandas, which gives its values by their labels; these are no places."""
+    assert len(Selection(DATA, {5: 0, 6: 1}.values())) == 2  # type: ignore[arg-type]
+    for column in ({5: 0, 6: 1}, {0, 1}):
+        with pytest.raises(BadInput, match=r"forget: Subset: expected indices in a list, got .*Give list\(indices\)"):
+            request_with(forget=Subset(DATA, column))  # type: ignore[arg-type]
+
+
 def test_fingerprint_is_of_content_in_order_and_independent_of_containers() -> None:
     assert request_with().fingerprint == request_with(forget=Selection(DATA, range(4))).fingerprint
     arrays = [(x.numpy(), np.int64(y)) for x, y in FORGET]
@@ -503,6 +522,7 @@ def test_nan_is_called_so_where_it_makes_examples_alike() -> None:
         {"groups": {"forget": ["a"] * len(FORGET), "holdout": None}},
         {"groups": {"forget": 3, "holdout": ["b"] * len(HOLDOUT)}},
         {"pairs": 3, "control": "planted"},
+        {"pairs": np.array("ab"), "control": "planted"},
         {"pairs": ["a", 0], "control": "planted"},
         {"pairs": [[0], [1]], "control": "planted"},
     ],
