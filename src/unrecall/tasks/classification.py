@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from unrecall.data.covariates import Covariates
 from unrecall.data.examples import Batch, Examples, iterate, not_finite
 from unrecall.data.identity import digests_of_rows
-from unrecall.data.request import Request
+from unrecall.data.request import Request, Split
 from unrecall.data.signals import Rows, View
 from unrecall.errors import NOTHING, BadInput, Fields, NotSupported, check_fields, kind_of, out_of_memory
 from unrecall.nn.hooks import frozen, in_training, mode, uncompiled
@@ -324,15 +324,15 @@ class Classification(Task):
             if request.kind == "class":
                 check_class_request(request, labels["forget"], labels["retain"])
                 rare = not labels["holdout"] & labels["forget"]  # perhaps too rare to be among those that were checked
-                check_class_holdout(request, self._classes(request.holdout) if rare else labels["holdout"])
+                check_class_holdout(request, self._classes("holdout", request) if rare else labels["holdout"])
             if request.kind == "samples" and len(request.retain):
                 rare = not labels["forget"] & labels["retain"]  # perhaps too rare to be among those that were checked
-                check_samples_request(labels["forget"], self._classes(request.retain) if rare else labels["retain"])
+                check_samples_request(labels["forget"], self._classes("retain", request) if rare else labels["retain"])
             request.checked.add(looked_for)
 
-    def _classes(self, examples: Examples) -> set[int]:
-        """The classes of all examples."""
-        return {self._read(item, "retain").label for item in iterate(examples)}
+    def _classes(self, split: Split, request: Request) -> set[int]:
+        """The classes of all examples of a set."""
+        return {self._read(item, f"{split}[{i}]").label for i, item in enumerate(iterate(request[split]))}
 
     def _outputs(self, model: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """What a model gives in eval and in train mode, where there is more than one input; BadInput where nothing."""
@@ -416,7 +416,7 @@ def _accepting(what: str, channels_last: bool = False) -> Iterator[None]:
         hook = "forward=lambda model, inputs: model(inputs.to(next(model.parameters()).dtype))"
         advice = "Bring float32 inputs into its shape and precision: "
         if channels_last:
-            hook = "read=lambda item: (item[0].permute(2, 0, 1), item[1])"
+            hook = "read=lambda item: (torch.as_tensor(item[0]).permute(2, 0, 1), item[1])"
             advice = "Put channels before height and width: "
         elif "indices" in line or "Long" in line:
             hook = "forward=lambda model, inputs: model(inputs.long())"

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Subset, TensorDataset
 
-from unrecall.data.examples import Joined, Selection, digest, several
+from unrecall.data.examples import Joined, Selection, digest, evenly, several
 from unrecall.data.identity import identities, key_of
 from unrecall.data.request import MOST_CHECKED, Request
 from unrecall.errors import BadInput
@@ -142,6 +142,26 @@ def test_a_class_that_must_go_is_looked_for_in_all_that_stays(kind: type[Counted
     model = flat()
     with pytest.raises(BadInput, match=r"classes \[0\] in forget and \[0\] of them in retain"):
         Classification().check(model, request)
+
+
+def test_an_example_that_is_read_to_look_for_a_class_is_named_by_its_set() -> None:
+    """Of a large holdout that tells what it is; the odd one is between those that are checked."""
+    holdout = Telling(50_000, MOST_CHECKED + 500)
+    odd = next(i for i in range(len(holdout)) if i not in {*evenly(len(holdout), MOST_CHECKED), 0, 1})
+
+    class Holdout(Telling):
+        def __getitem__(self, index: int, /) -> Any:
+            return (super().__getitem__(index)[0], 1) if index != odd else "a cat"
+
+    class Labelled(Telling):
+        def __getitem__(self, index: int, /) -> tuple[Tensor, int]:
+            return super().__getitem__(index)[0], int(self.first > 0)
+
+    for kind in (Holdout, Labelled):  # of one name, for only such are compared
+        kind.__module__, kind.__qualname__ = "own", "Pictures"
+    request = Request(Labelled(0, 8), Labelled(100, 20), Holdout(50_000, len(holdout)), kind="class", masked=(0,))
+    with pytest.raises(BadInput, match=rf"^holdout\[{odd}\]: expected \(input, label\)"):
+        Classification().check(flat(), request)
 
 
 def test_what_is_drawn_at_random_is_refused_though_nobody_compares_contents() -> None:

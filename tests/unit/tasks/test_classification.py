@@ -183,10 +183,12 @@ def test_check_refuses_inputs_of_another_shape(samples_world: World) -> None:
 
 def test_pictures_with_channels_last_are_told_to_be_turned() -> None:
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(8, 4))
-    turned = [(x.permute(1, 2, 0), y) for x, y in blobs(16, 4, 1)]
-    advice = r"lambda item: \(item\[0\]\.permute\(2, 0, 1\), item\[1\]\)"
+    turned = [(x.permute(1, 2, 0).numpy(), y) for x, y in blobs(16, 4, 1)]
+    request = Request(turned[:8], turned[8:])
+    advice = r"lambda item: \(torch.as_tensor\(item\[0\]\)\.permute\(2, 0, 1\), item\[1\]\)"
     with pytest.raises(BadInput, match=rf"inputs \(8, 4, 4, 1\).* Put channels before .*read={advice}"):
-        TASK.check(model, Request(turned[:8], turned[8:]))
+        TASK.check(model, request)
+    Classification(read=lambda item: (torch.as_tensor(item[0]).permute(2, 0, 1), item[1])).check(model, request)
 
 
 def test_a_class_request_has_its_class_in_holdout(class_world: World) -> None:
