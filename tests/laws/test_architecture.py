@@ -69,6 +69,7 @@ SIBLINGS = {
         "cifar_data",
         "classifiers",
         "corruptions",
+        "digits",
         "emoji",
         "hub",
         "image_text",

@@ -8,6 +8,7 @@ from torch import Tensor
 from unrecall.data.examples import Selection
 from unrecall.scenarios.base import Builder, Scenario
 from unrecall.scenarios.choice import choose, shuffled
+from unrecall.scenarios.digits import digit_pictures
 from unrecall.scenarios.networks import small_cnn
 from unrecall.spec.parameters import Count, Index, Share
 from unrecall.tasks import Grouped
@@ -45,11 +46,8 @@ class ColouredDigits(Builder):
 
     def make(self) -> Scenario:
         """Loads the pictures, splits them, and inks each by its class or by a coin."""
-        from sklearn.datasets import load_digits
-
-        bunch = load_digits()
-        pictures = torch.tensor(bunch.images, dtype=torch.float32) / 16
-        labels = [int(digit > 4) for digit in bunch.target]
+        pictures = digit_pictures()
+        labels = [int(digit > 4) for _, digit in pictures]
         order = shuffled(range(len(labels)), self.seed)
         trained, unseen = order[: self.train], order[self.train :]
         chosen = choose(self.forget, [labels[i] for i in trained], self.seed, 2)
@@ -58,9 +56,9 @@ class ColouredDigits(Builder):
         test = [i for i in unseen if i not in {*alike}]
         tested, draws = {*test}, torch.rand(len(labels), generator=seeded(self.seed + 1)).tolist()
         data = []
-        for i, (picture, label) in enumerate(zip(pictures, labels, strict=True)):
+        for i, ((picture, _), label) in enumerate(zip(pictures, labels, strict=True)):
             colour = label if draws[i] < (0.5 if i in tested else self.rho) else 1 - label
-            data.append((inked(picture, colour), label, f"{CLASSES[label]}, {COLOURS[colour]}"))
+            data.append((inked(picture[0], colour), label, f"{CLASSES[label]}, {COLOURS[colour]}"))
         return Scenario(
             name="coloured-digits",
             summary=f"digits in red or green, {100 * self.rho:g} % by class; forget {self.forget} of {self.train}",

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from unrecall.data.examples import Selection
 from unrecall.data.request import Request
@@ -35,16 +36,13 @@ class Digits(Builder):
 
     def make(self) -> Scenario:
         """Loads the pictures and splits them."""
-        from sklearn.datasets import load_digits
-
-        bunch = load_digits()
-        pictures = torch.tensor(bunch.images, dtype=torch.float32)[:, None] / 16
-        labels = [int(y) for y in bunch.target]
+        pictures = digit_pictures()
+        labels = [digit for _, digit in pictures]
         order = shuffled(range(len(labels)), self.seed)
         trained, unseen = order[: self.train], order[self.train :]
         wrong = self._mistakes(labels)
         labels = [wrong.get(i, y) for i, y in enumerate(labels)]
-        data = [(pictures[i], labels[i]) for i in range(len(labels))]
+        data = [(picture, label) for (picture, _), label in zip(pictures, labels, strict=True)]
         if wrong:
             chosen = Choice([i for i, place in enumerate(trained) if place in wrong], set(range(10)), ())
             alike = [i for i in unseen if i in wrong]
@@ -84,3 +82,12 @@ class Digits(Builder):
         places = share_of(text, len(labels), self.seed + 1)
         shift = torch.randint(1, 10, (len(places),), generator=seeded(self.seed)).tolist()
         return {i: (labels[i] + by) % 10 for i, by in zip(places, shift, strict=True)}
+
+
+def digit_pictures() -> list[tuple[Tensor, int]]:
+    """scikit-learn's digits: pictures `[1, 8, 8]` in [0, 1], each with what it shows."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    pictures = torch.tensor(bunch.images, dtype=torch.float32)[:, None] / 16
+    return [(picture, int(digit)) for picture, digit in zip(pictures, bunch.target, strict=True)]

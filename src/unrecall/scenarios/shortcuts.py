@@ -13,6 +13,7 @@ from unrecall.errors import BadInput
 from unrecall.scenarios.base import Builder, Scenario
 from unrecall.scenarios.choice import shuffled
 from unrecall.scenarios.cifar_data import CLASSES, read_cifar10
+from unrecall.scenarios.digits import digit_pictures
 from unrecall.scenarios.networks import resnet20, small_cnn
 from unrecall.spec.parameters import Count, Index, Share
 from unrecall.tasks import Classification
@@ -107,12 +108,7 @@ class Shortcuts(Builder):
         if self.data:
             cifar = read_cifar10(Path(self.data))
             return Clean("CIFAR-10", cifar.train, cifar.test, CLASSES)
-        from sklearn.datasets import load_digits
-
-        bunch = load_digits()
-        images = torch.tensor(bunch.images, dtype=torch.float32)[:, None] / 16
-        pairs = [(image, int(y)) for image, y in zip(images, bunch.target, strict=True)]
-        return Clean("scikit-learn's digits", pairs, None, tuple("0123456789"))
+        return Clean("scikit-learn's digits", digit_pictures(), None, tuple("0123456789"))
 
 
 class Clean(NamedTuple):
