@@ -43,22 +43,20 @@ ARMS: tuple[Split, ...] = ("forget", "holdout")
 
 @dataclass(frozen=True)
 class Attack(Parameters, ABC):
-    """Base of all attacks; a leaf is a frozen dataclass whose defaults are the paper's.
-
-    `needs`: the protocols that a task must offer. `needs_own_rows`: whether the attack copies, perturbs or sorts
-    examples by class, which tells something only where their rows depend on no other example. `judged`: which of its
-    measurements a verdict rests on, by the end of the name, while all its named parameters are at their defaults.
-    `named_by`: the parameters that stand in its name where they differ from their defaults, so that an audit can hold
-    it more than once; its choices (texts) always do.
-    """
+    """Base of all attacks; a leaf is a frozen dataclass whose defaults are the paper's."""
 
     title: ClassVar[str]
     threat: ClassVar[ThreatModel]
     kind: ClassVar[AttackKind]
     needs: ClassVar[tuple[type, ...]] = ()
+    """The protocols that a task must offer."""
     needs_own_rows: ClassVar[bool] = False
+    """Whether it copies, perturbs or sorts examples, and so needs rows that depend on one example each."""
     judged: ClassVar[str] = ""
+    """How the name of the measurement ends that a verdict rests on, as long as named parameters are at their defaults."""
     named_by: ClassVar[tuple[str, ...]] = ()
+    """The parameters that its name shows where they differ from their defaults, so that an audit can hold it more than
+    once; its choices (texts) always do."""
 
     @final
     def adapted(self, task: Task) -> Task:
@@ -69,22 +67,21 @@ class Attack(Parameters, ABC):
 
 @dataclass(frozen=True)
 class ScoredAttack(Attack):
-    """Says of each example in question how much a model still shows of it, after each budget.
-
-    `reading`: how the harness makes figures of the scores. `needs_class`: whether it works on class requests only.
-    `compares`: whether scores depend on retrained models. `blind`: whether no score depends on which arm, forget or
-    holdout, an example is of; a verdict rests on blind attacks only. `retested`: whether the attack is scored on the
-    very examples that it was taught with. `paired`: whether no more of holdout is scored than of forget, as only the
-    negative control reads it. `dose`: from which arm it is taught.
-    """
+    """Says of each example in question how much a model still shows of it, after each budget."""
 
     kind: ClassVar[AttackKind] = "scored"
     reading: ClassVar[ScoreReading]
+    """How the harness makes figures of the scores."""
     needs_class: ClassVar[bool] = False
+    """Whether it works on class requests only."""
     compares: ClassVar[bool] = False
+    """Whether scores depend on retrained models."""
     blind: ClassVar[bool] = True
+    """Whether scores ignore which examples are of forget and which of holdout; a verdict rests on such attacks only."""
     retested: ClassVar[bool] = False
+    """Whether it is scored on the very examples that it was taught with."""
     paired: ClassVar[bool] = False
+    """Whether it scores only as many holdout examples as forget has; holdout then serves the negative control alone."""
 
     @property
     def dose(self) -> Dose:

@@ -48,10 +48,9 @@ class Relearn(RecoveryAttack):
         acc(theta, R) >= acc(theta as given, R) - retain_drop   and   acc(theta, R) > share of class c in R
 
     R a drawn part of retain that the attacker never trains on, c the class most frequent among the measured examples.
-    Beyond that the attacker keeps what the same learning rate had before, the model as given to begin with. So a model
-    that was ruined before the attack and answers c whatever it is shown goes on showing what its forget accuracy says
-    too; one that was ruined otherwise gains nothing by coming to answer c. Texts and pairs, where no single answer is
-    right on many examples, always count.
+    Once a copy is of no use, the attacker keeps what the same learning rate had before, at worst the model as given. So
+    a model that answered c to everything *before* the attack keeps its forget accuracy, and one that is driven to c
+    *by* the attack gains nothing. Texts and pairs, where no single answer is right on many examples, always count.
 
     An attacker who wants to see what comes back first may stop early, by a rule that asks only the examples that it
     teaches, all of them together:

@@ -55,9 +55,8 @@ class ResidualKnowledge(ScoredAttack):
         radius_max: largest radius, as a share of the width of the task's bounds.
         points: how many radii, equally spaced from 0.
         draws: draws an example at each radius (c in the paper); radius 0 needs only one.
-        precision: what the draws may add to the standard error of the share that a model recognises; of n examples
-            1 / (4 n precision^2) draws each are enough, whatever is recognised, and no more are made than that, ten at
-            least, and `draws` at most. 0 makes all `draws`.
+        precision: the most that drawing may add to the standard error of the share that a model recognises. Above 0
+            each of n examples gets 1 / (4 n precision^2) draws, at least 10 and at most `draws`; at 0 always `draws`.
         perturbation: gaussian noise of standard deviation tau, or targeted fgsm or pgd in the l-infinity ball.
         pgd_steps, pgd_step: number and size of pgd steps, the latter a share too; it starts at a random point.
         batch_size: inputs a forward pass, but at least one example with all its draws. On two CPU cores larger passes

@@ -76,15 +76,20 @@ class Request:
     `forget` and was never trained on (without it no privacy number means anything); `test` was never trained on and
     measures use. `validation` is like `holdout` and serves tuning alone: the audit never sees it.
 
-    `kind`: samples (retrained may still know what they look like), class or concept (it has never met it), backdoor
-    (the same; the holdout, and what must go of forget, carry a trigger and the label that an attacker wishes).
-    `masked`: the classes that are forgotten whole; empty for samples. `holdout` and `test` may be left out, or be
-    `Absent(reason)`: what needs them is then a row with that reason. BadInput where a set is empty, or has an example
-    twice or another's.
+    `holdout` and `test` may be left out, or be `Absent(reason)`: what needs them is then a row with that reason.
+
+    `kind`: what must go.
+        samples: single examples; a retrained model may still know what such examples look like.
+        class, concept: everything of one kind; a retrained model has never met it.
+        backdoor: a trigger; holdout, and the triggered examples of forget, carry it and the label that the attacker
+            wishes.
+    `masked`: the numbers of the classes that are forgotten whole; empty for samples.
 
     `groups`: whose each example of forget and of holdout is, by split, where people have several. `control`: how the
     holdout came to be: coins ("planted"), a random split before training, from elsewhere ("matched"), or synthetic.
     `pairs`: with coins, the place in holdout of each forget example's other wording.
+
+    BadInput where a set is empty, or has an example twice or another's.
     """
 
     forget: Examples
@@ -182,10 +187,10 @@ class Request:
         return {name: by_set.get(name) or Identities(CONTENT, []) for name in self.sets}
 
     def to_check(self, name: str) -> Iterator[tuple[int, Any]]:
-        """The examples of a set that a task checks, each with its index there: all of them.
+        """The examples of a set that a task checks, with their indices: all of them.
 
-        Where data sets tell what their examples are, at most 10,000, evenly spread: others show themselves when they
-        are read. But of a class request all that is trained on, as what stays may hold none of the class.
+        Of data sets that tell what their examples are, 10,000 at most, evenly spread: a bad one among the rest fails
+        when it is read. Forget and retain of a class request are always read whole, for a sample could miss a class.
         """
         examples = self.sets[name]
         sampled = self.indexed and not (self.kind == "class" and name in ("forget", "retain"))

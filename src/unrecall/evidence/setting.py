@@ -127,11 +127,11 @@ class Setting:
         return content_key(model_key(model, weights), first_answers_digest(model, self.task, self.request))
 
     def check_roles(self) -> None:
-        """BadInput where a retrained model is another one, by its weights, or the original by all its answers.
+        """BadInput where two roles hold the same model.
 
-        Another wrapper, number format or order of layers, and noise, leave the answers as they are up to rounding. Two
-        retrained models may answer so nearly alike, and an unlearned one like them: where there is one best model for
-        the data, all who find it do.
+        A retrained model must differ from all others in its weights, and from the original in its answers too: another
+        wrapper, number format or order of layers changes weights but not answers. Retrained models may answer alike:
+        where there is one best model for the data, all who find it do.
         """
         retrained = self.models.references()
         for i, (role, model) in enumerate(self.subjects):

@@ -56,25 +56,25 @@ FIELDS: Fields = {
 def tune(
     method: Method | str, model: nn.Module, job: Job, *, trials: int = TRIALS, retain_drop: float = 0.05
 ) -> Tuning:
-    """Searches the factor on the method's strength; sees forget, validation and a tenth of retain, and nothing else.
+    """Searches the factor on the method's strength. It never looks at holdout, test or retrained models.
 
-    For samples the gap is confidence on forget minus that on validation: a retrained model treats both alike, so it
-    should be 0. Otherwise it is confidence above a limit: 0.05 for a classifier, and 1 / classes where prompts stand
-    for classes, as such a model never learned that one is wrong. It is taken on forget for a class; on forget and on
-    validation, the larger of both, for a concept; and on validation for a backdoor, where each example carries the
-    trigger, as suspected ones need not.
-
+    *Goal.* For samples the gap is confidence on forget minus that on validation: a retrained model treats both alike,
+    so it should be 0. Otherwise it is confidence above a limit, 0.05 for a classifier, and 1 / classes where prompts
+    stand for classes, as such a model never learned that one is wrong: on forget for a class; on forget and on
+    validation, the larger of both, for a concept; on validation for a backdoor, where each example carries the trigger.
     Of texts, the share of answers that are said whole counts as well. Training stops by itself as soon as the gap is
-    closed (`Job.enough`). Damage is looked for on a tenth of retain that is kept from unlearning, where it isn't
-    repaired; on the retain examples nearest to forget; and, for samples, on validation, which a retrained model knows
-    as well as the original does. It is a loss of accuracy; of texts, of whole answers. Of recommenders it is a loss of
-    the items' likelihood on retain that unlearning sees, for they forget what they aren't taught again; and not on
-    validation, which may be of users who leave. The holdout, the test set and retrained models
-    are never touched.
+    closed (`Job.enough`).
 
-    Steps by 4 or 1/4 until one trial is too weak and one too strong, then bisects on the logarithm. Raises NotSupported
-    for a method without a strength, and for a task without classes where more than samples must go; MissingReference
-    where there is no validation set to be had.
+    *Damage.* It is looked for on a tenth of retain that unlearning doesn't see; on the retain examples nearest to
+    forget; and, for samples, on validation, which a retrained model knows as well as the original does. It is a loss of
+    accuracy; of texts, of whole answers. Of recommenders it is a loss of the items' likelihood on retain that
+    unlearning does see, for they forget what they aren't taught again; and not on validation, which may be of users who
+    leave.
+
+    *Search.* It steps by 4 or 1/4 until one trial is too weak and one too strong, then bisects on the logarithm.
+
+    NotSupported for a method without a strength, and for a task without classes where more than samples must go;
+    MissingReference where there is no validation set to be had.
     """
     check_fields("tune", FIELDS, {**locals()})
     method, whole = method_of(method), job.request.with_validation()

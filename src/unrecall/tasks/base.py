@@ -115,9 +115,10 @@ class Task(ABC):
 
 
 def check_inputs(task: Task, model: nn.Module, request: Request) -> None:
-    """BadInput where model and data don't fit (`Task.check`), examples change, or sets share one as the task reads it.
+    """BadInput where the model doesn't fit the data, examples change, or the task reads the same example in two sets.
 
-    What audits, unlearns, tunes or trains asks it first. A request is read for the last two once a task.
+    Everything that audits, unlearns, tunes or trains calls this first. The last two checks read all data, and so run
+    once for each request and task.
     """
     check_model(model)
     check_data(task, model, request)

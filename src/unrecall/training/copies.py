@@ -47,11 +47,11 @@ def copies(
     session: Session,
     change: LowRank | None = None,
 ) -> Iterator[tuple[int, nn.Module]]:
-    """Trains a copy of the model, and gives it after each step, with the number of steps; it changes with the next.
+    """Trains an attacker's copy of the model, and yields (steps, copy) after each step; the copy changes with the next.
 
-    `change`: what is trained beside the weights in place of them. Where the copy diverges that is the end. It isn't
-    given before a weight has moved, for it shows nothing that the model as given doesn't, unless there is nothing left
-    to learn (losses up to `LEARNED`): then it is given at the end. The session says what stopped it.
+    `change`: what is trained beside the weights in place of them. Nothing is yielded before a weight has moved, for the
+    copy is still the model as given; where there is nothing left to learn (losses up to `LEARNED`) it is yielded once,
+    at the end. Training ends where the copy diverges. The session says what stopped it.
     """
     if change is None:
         student = own_copy(model)

@@ -269,9 +269,9 @@ def fit(
 
 
 def training(model: nn.Module, task: Task, phase: Phase, generator: torch.Generator, session: Session) -> Iterator[int]:
-    """The same, a step at a time: gives the number of steps done after each.
+    """Runs a phase as `fit` does, and yields the number of steps done after each step.
 
-    At its end the session has one more effort. A caller may stop asking, and leave the model as it then is.
+    The session gets the effort when the phase ends. A caller may stop early, and keep the model as it then is.
     """
     model.to(session.torch_device())
     steps = _steps(model, task, phase, generator, session)
@@ -284,9 +284,9 @@ def training(model: nn.Module, task: Task, phase: Phase, generator: torch.Genera
 
 
 def _steps(model: nn.Module, task: Task, phase: Phase, generator: torch.Generator, session: Session) -> Iterator[int]:
-    """The loop itself. Every step seeds the global generators, and leaves them to be put back to whoever asked for it.
+    """The loop itself. Each step seeds the global generators; the caller restores them.
 
-    To look after each step whether they are as they were would take a tenth of a short one.
+    To restore them in every step would take a tenth of a short one.
     """
     recipe, total, started = phase.fit, total_steps(phase), time.perf_counter()
     seed = draw_seed(generator)
