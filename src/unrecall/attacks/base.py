@@ -53,7 +53,7 @@ class Attack(Parameters, ABC):
     needs_own_rows: ClassVar[bool] = False
     """Whether it copies, perturbs or sorts examples, and so needs rows that depend on one example each."""
     judged: ClassVar[str] = ""
-    """How the name of the measurement ends that a verdict rests on, as long as named parameters are at their defaults."""
+    """How the name of the measurement that a verdict rests on ends, while named parameters are at their defaults."""
     named_by: ClassVar[tuple[str, ...]] = ()
     """The parameters that its name shows where they differ from their defaults, so that an audit can hold it more than
     once; its choices (texts) always do."""
