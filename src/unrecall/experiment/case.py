@@ -56,7 +56,7 @@ class Case:
     def trainings(self) -> dict[Role, int]:
         """How many models are trained, by role."""
         return {
-            "original": int(self.scenario.original is None),
+            "original": int(self.scenario.original is None and self.scenario.recipe is not None),
             "retrained": self.retrained - len(self.scenario.retrained),
         }
 

@@ -130,7 +130,8 @@ def _gb(size: float) -> str:
 def _knowledge(case: Case, model: nn.Module) -> Iterator[Line]:
     """What a given original gets right, and how well it remembers forget beyond holdout."""
     if case.scenario.original is None:
-        yield Line("original", "is trained by the recipe, so what it knows is not known yet")
+        how = "trained by the recipe" if case.scenario.recipe is not None else "given by --original of audit"
+        yield Line("original", f"is {how}, so what it knows is not known yet")
         return
     task, request = case.scenario.task, case.request
     parts = {name: part if name in ARMS else thinned(part, ASKED) for name, part in request.sets.items() if len(part)}

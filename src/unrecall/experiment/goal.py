@@ -108,7 +108,8 @@ class Change(NamedTuple):
 class Guard:
     """A set on which an unlearned model must be of about as much `use` as the original, `before`.
 
-    `most`: what may be lost of it, or one example where that is more; with `both_ways`, gained as well.
+    `most`: what may be lost of it, or one example where that is more (but of a recommender's likelihood, of which one
+    example is no share); with `both_ways`, gained as well.
     """
 
     task: Task
@@ -124,7 +125,8 @@ class Guard:
     def change_of(self, signals: Signals) -> Change:
         """The same, from what the model says on the set."""
         lost = self.before - use(self.task, signals)
-        allowed = max(self.most, 1 / max(1, len(self.examples))) + 1e-9
+        one = 0.0 if offers(self.task, Recommending) else 1 / max(1, len(self.examples))
+        allowed = max(self.most, one) + 1e-9
         return Change(lost, (abs(lost) if self.both_ways else lost) > allowed)
 
 

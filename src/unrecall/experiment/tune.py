@@ -28,7 +28,7 @@ CRITERION = {
     "backdoor": "the weakest strength whose mean confidence in what the attacker wishes, on validation, is at most "
     "{0:.3g}",
 }
-SPARING = ", with at most {0:.0%} of {1} (or one example) lost on {3}, {2:.0%} on those nearest to what must go"
+SPARING = ", with at most {0:.0%} of {1} lost on {3}, {2:.0%} on those nearest to what must go"
 UNCHANGED = ", and {0:.0%} lost or gained on validation"
 STOPS = "; training on forget stops as soon as that is reached"
 UNHELPED = (
@@ -130,7 +130,8 @@ def _criterion(goal: Goal, guards: Guards, retain_drop: float) -> str:
     by_heart = offers(goal.task, Recommending)
     measure = "whole answers" if textual else "likelihood" if by_heart else "accuracy"
     retained = "retain examples" if by_heart else "retain examples that unlearning did not see"
-    criterion += SPARING.format(retain_drop, measure, max(retain_drop, NEAR_DROP), retained)
+    lost = measure if by_heart else f"{measure} (or one example)"
+    criterion += SPARING.format(retain_drop, lost, max(retain_drop, NEAR_DROP), retained)
     return criterion + (UNCHANGED.format(max(retain_drop, VALIDATION_CHANGE)) if guards.validation else "") + STOPS
 
 

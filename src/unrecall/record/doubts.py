@@ -311,7 +311,8 @@ def tuning(facts: Facts) -> Raised:
     if facts.tuning is None:
         return
     if not any(trial.sparing for trial in facts.tuning.trials):
-        yield "warning", "No strength that was tried kept accuracy on retain; the least damaging one was taken."
+        lost = "the likelihood of retained items" if "likelihood" in facts.tuning.criterion else "accuracy on retain"
+        yield "warning", f"No strength that was tried kept {lost}; the least damaging one was taken."
         return
     chosen = next(trial for trial in facts.tuning.trials if trial.strength == facts.tuning.chosen)
     start, unit = facts.tuning.untouched, " nats" if facts.tuning.measure == "loss" else ""

@@ -259,7 +259,8 @@ def _damage(record: Record, tested: NeverTrained) -> Reply:
         )
         for d in tested.damage
     )
-    measure = "recall at 10" if record.measurement("recall_10") else "accuracy"
+    by_recall = record.measurement("recall_10") and [d.split for d in tested.damage] == ["test"]
+    measure = "recall at 10" if by_recall else "accuracy"  # of recommenders too, in records of all splits
     text = f"Change of {measure} since the original, in points: {changes}."
     damaged = [d.split for d in tested.damage if d.damaged]
     if damaged:

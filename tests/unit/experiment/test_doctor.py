@@ -78,6 +78,8 @@ def test_a_class_is_tuned_on_forget_alone(class_world: World) -> None:
 def test_a_given_original_is_asked_what_it_knows(samples_world: World) -> None:
     w = samples_world
     given = replace(scenario_of(w), original=w.original, build=None, recipe=None, retrained=())
+    built = replace(scenario_of(w), recipe=None, retrained=())  # as audit's --original is loaded into it
+    assert said(look(built, "ssd"), "original").startswith("is given by --original of audit")
     lines = look(given, "ssd")
     assert "100 % of forget right" in said(lines, "original")
     assert "knows forget beyond the holdout by z = " in said(lines, "original")

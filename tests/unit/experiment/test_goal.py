@@ -54,6 +54,9 @@ def test_a_recommender_is_watched_by_the_likelihood_of_what_it_is_taught_again(t
     guards = guards_of(w.task, w.original, request, request.holdout, 0.05)
     assert guards.validation is None, "held-back items of users who leave are forgotten with theirs"
     assert guards.retained.examples is request.retain
+    signals = observe(w.original, w.task, guards.near.examples)
+    less = replace(signals, loss=signals.loss + 0.5 / len(guards.near.examples))
+    assert replace(guards.near, most=0.0).change_of(less).excessive, "one example is no share of a likelihood"
     duller = copy.deepcopy(w.original)
     with torch.no_grad():
         for p in duller.parameters():

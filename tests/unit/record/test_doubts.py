@@ -379,6 +379,10 @@ def test_tuning_that_kept_nothing() -> None:
     trial = Trial(strength=1.0, gap=0.0, retain_drop=0.5, sparing=False)
     facts = replace(healthy(), tuning=Tuning(parameter="tau", chosen=1.0, criterion="c", trials=[trial]))
     assert [doubt.id for doubt in doubts(facts)] == ["tuning"]
+    assert facts.tuning is not None
+    ranked = facts.tuning.model_copy(update={"criterion": "at most 5% of likelihood lost"})
+    (doubt,) = doubts(replace(facts, tuning=ranked))
+    assert doubt.message.startswith("No strength that was tried kept the likelihood of retained items; the least")
 
 
 @pytest.mark.parametrize(("untouched", "fires"), [(0.049, True), (0.05, False), (0.9, False)])

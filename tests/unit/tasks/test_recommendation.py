@@ -167,6 +167,10 @@ def test_a_recommender_is_damaged_where_its_users_recall_falls(tastes_world: Wor
     assert damage.damaged == (damage.difference.high is not None and damage.difference.high < 0)
     page = answers.answers(record)
     assert "Change of recall at 10 since the original" in str(page)
+    by_accuracy = [damage.model_copy(update={"split": split}) for split in ("retain", "test")]  # as it was judged once
+    tested = record.never_trained.model_copy(update={"damage": by_accuracy})
+    former = answers.answers(record.model_copy(update={"never_trained": tested}))
+    assert "Change of accuracy since the original" in str(former)
 
 
 def test_the_example_of_the_page_runs_as_it_stands(tastes_world: World) -> None:
