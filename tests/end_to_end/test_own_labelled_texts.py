@@ -102,6 +102,22 @@ def test_texts_are_read_as_transformers_reads_them() -> None:
     assert task.raw(scenario.request.forget[0]) == known[0]["text"].encode()
 
 
+def test_a_causal_model_ends_in_the_layer_whose_last_token_it_takes() -> None:
+    """GPT-2 gives logits of each token, and takes those of the last that isn't padding."""
+    library: Any = pytest.importorskip("transformers")
+    sizes = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 32, "num_labels": 3, "pad_token_id": 0}
+    tokenizer = word_tokenizer()
+    model = library.GPT2ForSequenceClassification(library.GPT2Config(vocab_size=len(tokenizer), **sizes)).eval()
+    task = TransformersTexts(tokenizer=tokenizer)
+    tokens = task.prepare([r["text"] for r in records(0, 6)], 32)
+    batch = task.collate([(row, 0) for row in tokens])
+    with torch.no_grad():
+        view = task.view(model, batch)
+        assert task.head(model, batch) is model.score
+        assert torch.allclose(model.score(view.features), view.rows.logits)
+    assert view.features.shape == (6, 16)
+
+
 def test_retrained_models_come_from_a_base_of_other_classes() -> None:
     scenario = LabelledTexts(model="model", forget="forget.jsonl", retain="retain.jsonl", base="base").make()
     assert scenario.build is not None

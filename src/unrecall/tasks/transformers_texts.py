@@ -62,6 +62,14 @@ class TransformersTexts(Classification):
         logits: Tensor = model(input_ids=tokens, attention_mask=mask).logits
         return logits
 
+    def _ending(self, linears: list[tuple[nn.Linear, Tensor, Tensor]], logits: Tensor) -> tuple[nn.Linear, Tensor]:
+        """Also a layer that is applied to every token, of which the model takes the last one, as GPT-2's has it."""
+        for module, entered, left in linears:
+            if left.ndim == 3 and (len(left), left.shape[2]) == logits.shape:
+                place = (left == logits[:, None]).all(2).int().argmax(1)
+                return module, entered[torch.arange(len(place)), place]
+        return super()._ending(linears, logits)
+
     def _labelled(self, examples: Examples) -> Labelled:
         """How often tokens stand in each text, gathered into `COUNTERS`, and its class."""
         batch = self.collate([examples[i] for i in range(len(examples))])
