@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unrecall.data.examples import Batch
+from unrecall.data.batches import Batch
 from unrecall.data.signals import Rows
 from unrecall.harness.audit import audit
 from unrecall.harness.suites import suite

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from speed.clock import Race, race
-from unrecall.data.examples import Batch, Examples
+from unrecall.data.batches import Batch
+from unrecall.data.examples import Examples
 from unrecall.data.request import Request
 from unrecall.data.signals import Rows
 from unrecall.methods.base import Method

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from unrecall import attacks, methods, metrics, report, scenarios, tasks
-    from unrecall.data.examples import Absent, split
+    from unrecall.data.examples import Absent
     from unrecall.data.loading import workers
     from unrecall.data.request import Request
+    from unrecall.data.splitting import split
     from unrecall.errors import UnrecallError
     from unrecall.experiment.forget import forget
     from unrecall.experiment.tune import tune
@@ -40,7 +41,7 @@ _WHERE = {
     "Job": "unrecall.training.job",
     "Scenario": "unrecall.scenarios.base",
     "Session": "unrecall.training.session",
-    "split": "unrecall.data.examples",
+    "split": "unrecall.data.splitting",
     "workers": "unrecall.data.loading",
     "forget": "unrecall.experiment.forget",
     "tune": "unrecall.experiment.tune",

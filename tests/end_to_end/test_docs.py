@@ -16,7 +16,8 @@ import unrecall as ur
 from tests.end_to_end.test_cli import WHO, call, case
 from tests.worlds import blobs, train
 from unrecall.cli.app import app
-from unrecall.data.examples import Selection, digest, iterate
+from unrecall.data.digests import digest
+from unrecall.data.examples import Selection, iterate
 from unrecall.data.identity import identities
 from unrecall.experiment.grid import scenario_of
 from unrecall.record.schema import load

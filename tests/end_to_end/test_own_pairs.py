@@ -18,7 +18,8 @@ from tests.end_to_end.test_bad_input import tree
 from tests.end_to_end.test_cli import call, one_line
 from tests.worlds import caption_tokenizer, small_clip
 from tests.worlds import pairs as made_pairs
-from unrecall.data.examples import Absent, digest, iterate
+from unrecall.data.digests import digest
+from unrecall.data.examples import Absent, iterate
 from unrecall.disk import weights
 from unrecall.errors import BadInput
 from unrecall.record.schema import load as load_record

@@ -21,7 +21,8 @@ import unrecall.attacks
 from tests.worlds import CPU, World
 from unrecall.attacks.base import Attack, RecoveryAttack, ScoredAttack
 from unrecall.attacks.inspection import InspectionAttack
-from unrecall.data.examples import Absent, Selection, digest, iterate
+from unrecall.data.digests import digest
+from unrecall.data.examples import Absent, Selection, iterate
 from unrecall.data.request import Request
 from unrecall.disk.cache import Cache
 from unrecall.errors import NotSupported

@@ -12,7 +12,7 @@ from torch import nn
 
 from tests.worlds import CPU, blobs, network
 from unrecall.attacks import residual_knowledge
-from unrecall.data.examples import Batch
+from unrecall.data.batches import Batch
 from unrecall.data.request import Request
 from unrecall.disk import weights
 from unrecall.evidence import setting

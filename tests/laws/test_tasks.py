@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import unrecall.tasks
 from tests.worlds import World, caption_tokenizer, picture_processor, word_tokenizer
-from unrecall.data.examples import batch_size
+from unrecall.data.batches import batch_size
 from unrecall.data.signals import Rows
 from unrecall.errors import BadInput, NotSupported
 from unrecall.nn.hooks import mode

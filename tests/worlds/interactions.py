@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.worlds import CPU, World
-from unrecall.data.examples import Batch
+from unrecall.data.batches import Batch
 from unrecall.data.request import Request
 from unrecall.data.signals import Rows, View
 from unrecall.models.importance import Losses

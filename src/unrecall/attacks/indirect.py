@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.func import jvp
 
 from unrecall.attacks.deletion import Candidates, DeletionAttack
-from unrecall.data.examples import Batch, Examples, Selection
+from unrecall.data.batches import Batch
+from unrecall.data.examples import Examples, Selection
 from unrecall.errors import BadInput, Diverged
 from unrecall.models.contribution import contributions
 from unrecall.models.importance import Losses, Weights, trainable

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from unrecall.attacks.base import Attacked, RecoveryAttack, Success
-from unrecall.data.examples import Examples, concatenated, split_off
+from unrecall.data.batches import concatenated
+from unrecall.data.examples import Examples, split_off
 from unrecall.data.request import Request
 from unrecall.errors import BadInput, NotSupported
 from unrecall.evidence.pool import Dose, Pool

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from unrecall.attacks.base import Attacked, RecoveryAttack
-from unrecall.data.examples import Examples, move
+from unrecall.data.batches import move
+from unrecall.data.examples import Examples
 from unrecall.data.loading import BatchIndices, batches_of
 from unrecall.errors import NotSupported
 from unrecall.evidence.pool import Pool

@@ -13,7 +13,8 @@ from sklearn.model_selection import StratifiedKFold
 from torch import Tensor, nn
 
 from unrecall.attacks.base import MembershipAttack, both_arms
-from unrecall.data.examples import Selection, evenly, repeat
+from unrecall.data.batches import repeat
+from unrecall.data.examples import Selection, evenly
 from unrecall.data.request import Split
 from unrecall.errors import NotSupported
 from unrecall.evidence.evidence import Evidence

@@ -12,7 +12,8 @@ from scipy import special
 from torch import nn
 
 from unrecall.attacks.base import ScoredAttack, ScoreReading
-from unrecall.data.examples import Batch, Examples, move, repeat
+from unrecall.data.batches import Batch, move, repeat
+from unrecall.data.examples import Examples
 from unrecall.errors import MissingReference
 from unrecall.evidence.pool import ArmIndices, Pool
 from unrecall.evidence.scores import Scores, mean_of_defined

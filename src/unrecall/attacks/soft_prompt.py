@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from unrecall.attacks.base import AnswerAttack, Attacked
-from unrecall.data.examples import Batch, Examples, iterate, move
+from unrecall.data.batches import Batch, move
+from unrecall.data.examples import Examples, iterate
 from unrecall.data.request import Request
 from unrecall.errors import BadInput, NotSupported
 from unrecall.evidence.pool import Dose, Pool

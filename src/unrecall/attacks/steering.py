@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from unrecall.attacks.base import AnswerAttack, Attacked, Success
-from unrecall.data.examples import Batch, Examples, Selection, evenly, iterate
+from unrecall.data.batches import Batch
+from unrecall.data.examples import Examples, Selection, evenly, iterate
 from unrecall.errors import BadInput, NotSupported
 from unrecall.evidence.pool import Pool
 from unrecall.evidence.setting import Setting

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from unrecall.attacks.base import Attacked, RecoveryAttack
-from unrecall.data.examples import Examples, move
+from unrecall.data.batches import move
+from unrecall.data.examples import Examples
 from unrecall.evidence.pool import Pool
 from unrecall.evidence.setting import Setting
 from unrecall.models.observe import batches, device_of

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Subset
 
-from unrecall.data.examples import Examples, Joined, Selection, digest, evenly, iterate
+from unrecall.data.digests import digest
+from unrecall.data.examples import Examples, Joined, Selection, evenly, iterate
 from unrecall.disk.code_key import code_key
 from unrecall.disk.files import content_key
 from unrecall.errors import BadInput

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from unrecall.data.examples import Batch, Examples, several
+from unrecall.data.batches import Batch
+from unrecall.data.examples import Examples, several
 from unrecall.errors import BadInput
 from unrecall.nn.seeds import reseed
 

@@ -13,21 +13,8 @@ from unicodedata import normalize
 import torch
 from torch.utils.data import DataLoader, IterableDataset, Subset
 
-from unrecall.data.examples import (
-    Absent,
-    Examples,
-    NumberForm,
-    Selection,
-    check_indices,
-    digest,
-    evenly,
-    is_finite,
-    iterate,
-    not_finite,
-    number_forms,
-    plain,
-    split_off,
-)
+from unrecall.data.digests import NumberForm, digest, is_finite, not_finite, number_forms
+from unrecall.data.examples import Absent, Examples, Selection, check_indices, evenly, iterate, plain, split_off
 from unrecall.data.identity import CONTENT, Identities, by_content, identities, made_key
 from unrecall.data.kinds import Kind
 from unrecall.data.sizes import FEWEST_TO_HALVE, OTHERS

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unrecall.data.examples import Absent, Examples, Joined, Selection, digest, iterate
+from unrecall.data.digests import digest
+from unrecall.data.examples import Absent, Examples, Joined, Selection, iterate
 from unrecall.data.request import SAMPLED, SPLITS, Request, Split
 from unrecall.data.signals import Signals, SplitSignals
 from unrecall.data.sizes import SAMPLE

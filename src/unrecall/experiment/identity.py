@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from unrecall.attacks.base import Attack
-from unrecall.data.examples import digest, iterate
+from unrecall.data.digests import digest
+from unrecall.data.examples import iterate
 from unrecall.data.request import Request
 from unrecall.disk.cache import environment
 from unrecall.disk.code_key import code_key

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from safetensors import SafetensorError
 
-from unrecall.data.examples import digest, iterate
+from unrecall.data.digests import digest
+from unrecall.data.examples import iterate
 from unrecall.data.request import Request
 from unrecall.disk import weights
 from unrecall.disk.files import content_key, read_text, write_text

@@ -10,9 +10,9 @@ import numpy as np
 from torch import nn
 
 from unrecall.attacks.base import Attack, AttackKind
-from unrecall.data.examples import file_of
 from unrecall.data.request import SAMPLED, SPLITS, Request
 from unrecall.data.sizes import SAMPLE
+from unrecall.data.splitting import file_of
 from unrecall.disk.cache import Cache, model_form
 from unrecall.disk.code_key import code_key
 from unrecall.disk.files import content_key

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unrecall.data.examples import Batch, batch_size
+from unrecall.data.batches import Batch, batch_size
 from unrecall.data.request import Request
 from unrecall.errors import NotSupported
 from unrecall.methods.base import Around, Batches, GradientMethod, Job, Phase, Plugin

@@ -10,7 +10,8 @@ from typing import Any, ClassVar, NamedTuple, Self, TypeAlias, TypeVar, final
 
 from torch import Tensor, nn
 
-from unrecall.data.examples import Batch, Examples
+from unrecall.data.batches import Batch
+from unrecall.data.examples import Examples
 from unrecall.data.request import Split
 from unrecall.data.signals import Average, Rows
 from unrecall.disk.weights import HALF, bare_name

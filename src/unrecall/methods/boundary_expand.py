@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from unrecall.data.examples import move
+from unrecall.data.batches import move
 from unrecall.data.signals import View
 from unrecall.errors import NotSupported
 from unrecall.methods.base import (

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unrecall.data.examples import Examples, move
+from unrecall.data.batches import move
+from unrecall.data.examples import Examples
 from unrecall.errors import NotSupported
 from unrecall.methods.base import (
     Batch,

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from unrecall.data.examples import move
+from unrecall.data.batches import move
 from unrecall.methods.base import Batches, Fit, GradientMethod, Job, Phase, Rows, Strength
 from unrecall.tasks.protocols import textual
 from unrecall.training.refusals import REFUSALS, Refusal, refused

@@ -8,7 +8,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from unrecall.data.examples import iterate, move
+from unrecall.data.batches import move
+from unrecall.data.examples import iterate
 from unrecall.methods.base import Batch, Fit, GradientMethod, Job, Phase, Rows, Strength, loss_on
 from unrecall.models.observe import device_of
 from unrecall.models.perturb import other_classes

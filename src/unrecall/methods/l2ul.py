@@ -7,7 +7,8 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from unrecall.data.examples import Examples, Selection, batch_size, move, repeat
+from unrecall.data.batches import batch_size, move, repeat
+from unrecall.data.examples import Examples, Selection
 from unrecall.errors import NotSupported
 from unrecall.methods.base import Batch, Batches, Fit, GradientMethod, Job, Phase, Strength, Task
 from unrecall.models.importance import Weights

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from pydantic import AfterValidator
 from torch import Tensor, nn
 
-from unrecall.data.examples import Batch, Examples, Joined, split_off
+from unrecall.data.batches import Batch
+from unrecall.data.examples import Examples, Joined, split_off
 from unrecall.disk import weights as on_disk
 from unrecall.methods.base import Job, Method, Strength, Task, copy_of
 from unrecall.models.importance import classes_of, trainable

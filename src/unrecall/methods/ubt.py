@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unrecall.data.examples import Examples, Selection, move, split_off
+from unrecall.data.batches import move
+from unrecall.data.examples import Examples, Selection, split_off
 from unrecall.errors import BadInput
 from unrecall.methods.base import Batch, Batches, Fit, GradientMethod, Job, Phase, Strength, Task, train_helper
 from unrecall.models.observe import in_order, repeated

@@ -7,7 +7,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from unrecall.data.examples import Batch, Examples, Joined, Selection, move, split_off
+from unrecall.data.batches import Batch, move
+from unrecall.data.examples import Examples, Joined, Selection, split_off
 from unrecall.methods.base import Batches, Fit, GradientMethod, Job, Phase, Strength, Task, loss_on, train_helper
 from unrecall.models.observe import device_of
 from unrecall.models.perturb import noise_like, unit

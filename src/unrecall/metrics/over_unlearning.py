@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unrecall.data.examples import Batch, Selection, evenly
+from unrecall.data.batches import Batch
+from unrecall.data.examples import Selection, evenly
 from unrecall.evidence.setting import Setting
 from unrecall.metrics.base import Measured, Metric
 from unrecall.models.observe import batches, device_of

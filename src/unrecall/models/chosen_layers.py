@@ -6,7 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from unrecall.data.examples import Batch, Examples
+from unrecall.data.batches import Batch
+from unrecall.data.examples import Examples
 from unrecall.errors import BadInput, NotSupported, nearest
 from unrecall.models.observe import in_order
 from unrecall.nn.hooks import check_no_experts, is_linear, until

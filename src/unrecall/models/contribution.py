@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unrecall.data.examples import Batch
+from unrecall.data.batches import Batch
 from unrecall.data.signals import Rows
 from unrecall.errors import BadInput, NotSupported
 from unrecall.models.layers import named

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.func import grad, vjp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from unrecall.data.examples import Examples, batch_size
+from unrecall.data.batches import batch_size
+from unrecall.data.examples import Examples
 from unrecall.errors import BadInput, NotSupported
 from unrecall.models.importance import Losses, Weights, mean_gradient
 from unrecall.models.observe import in_order, repeated

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.func import functional_call, vjp, vmap
 
-from unrecall.data.examples import Batch, Examples, Selection, batch_size
+from unrecall.data.batches import Batch, batch_size
+from unrecall.data.examples import Examples, Selection
 from unrecall.data.signals import Rows
 from unrecall.errors import NotSupported
 from unrecall.models.importance import FLOATS, Weights, all_weights, in_logits, per_example

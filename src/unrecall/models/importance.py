@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.overrides import TorchFunctionMode
 
-from unrecall.data.examples import Batch, Examples, Selection, batch_size
+from unrecall.data.batches import Batch, batch_size
+from unrecall.data.examples import Examples, Selection
 from unrecall.data.signals import Rows
 from unrecall.errors import UNFREEZE, BadInput, built_in
 from unrecall.models.observe import in_order, repeated

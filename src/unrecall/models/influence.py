@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from unrecall.data.examples import Batch
+from unrecall.data.batches import Batch
 from unrecall.data.signals import Rows
 from unrecall.errors import NotSupported
 from unrecall.models.observe import predicted

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unrecall.data.examples import Batch, move
+from unrecall.data.batches import Batch, move
 from unrecall.models.holes import Probes
 from unrecall.models.observe import device_of
 from unrecall.models.perturb import gaussian, width

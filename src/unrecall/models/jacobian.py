@@ -6,7 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from unrecall.data.examples import Examples, batch_size
+from unrecall.data.batches import batch_size
+from unrecall.data.examples import Examples
 from unrecall.errors import NotSupported
 from unrecall.models.importance import Values, per_example, trainable
 from unrecall.tasks.base import Task

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from unrecall.data.examples import Batch, Examples, move
+from unrecall.data.batches import Batch, move
+from unrecall.data.examples import Examples
 from unrecall.data.signals import Rows
 from unrecall.errors import BadInput, NotSupported
 from unrecall.models.observe import device_of

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unrecall.data.examples import Batch, Examples, move
+from unrecall.data.batches import Batch, move
+from unrecall.data.examples import Examples
 from unrecall.data.loading import BatchIndices, batches_of
 from unrecall.data.request import Request, Split
 from unrecall.data.signals import Rows, Signals

@@ -12,7 +12,8 @@ from typing import Literal, NamedTuple, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from unrecall.data.examples import Batch, Examples
+from unrecall.data.batches import Batch
+from unrecall.data.examples import Examples
 from unrecall.data.signals import Rows
 from unrecall.models.observe import by_example, in_order
 from unrecall.nn.functional import nll

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unrecall.data.examples import Examples, digest
+from unrecall.data.digests import digest
+from unrecall.data.examples import Examples
 from unrecall.data.identity import digests_of_rows
 from unrecall.disk import weights
 from unrecall.errors import BadInput

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from torch import nn
 
-from unrecall.data.examples import Examples, Selection, iterate, move
+from unrecall.data.batches import move
+from unrecall.data.examples import Examples, Selection, iterate
 from unrecall.disk import weights
 from unrecall.disk.cache import Cache, Form, shared
 from unrecall.disk.code_key import code_key

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from unrecall.data.examples import Examples, Selection, evenly, split
+from unrecall.data.examples import Examples, Selection, evenly
 from unrecall.data.request import SPLITS, Request, Split
+from unrecall.data.splitting import split
 from unrecall.disk.files import is_folder_of_files
 from unrecall.disk.tables import records
 from unrecall.disk.weights import files_of, precision_of

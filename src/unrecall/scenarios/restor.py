@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from unrecall.data.examples import digest
+from unrecall.data.digests import digest
 from unrecall.data.request import Request
 from unrecall.disk.json_files import read_json
 from unrecall.errors import BadInput

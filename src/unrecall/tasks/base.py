@@ -7,7 +7,9 @@ from typing import Any, ClassVar, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from unrecall.data.examples import Batch, Examples, digest, evenly, iterate, move, several
+from unrecall.data.batches import Batch, move
+from unrecall.data.digests import digest
+from unrecall.data.examples import Examples, evenly, iterate, several
 from unrecall.data.request import SPLITS, Request, check_same
 from unrecall.data.signals import Rows, View
 from unrecall.errors import BadInput, out_of_memory

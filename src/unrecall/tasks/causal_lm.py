@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unrecall.data.examples import Batch, Examples, evenly, iterate, move
+from unrecall.data.batches import Batch, move
+from unrecall.data.examples import Examples, evenly, iterate
 from unrecall.data.request import TRAINING, Request, Split
 from unrecall.data.signals import Rows, View
 from unrecall.errors import BadInput, NotSupported

@@ -10,8 +10,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from unrecall.data.batches import Batch
 from unrecall.data.covariates import Covariates
-from unrecall.data.examples import Batch, Examples, iterate, not_finite
+from unrecall.data.digests import not_finite
+from unrecall.data.examples import Examples, iterate
 from unrecall.data.identity import digests_of_rows
 from unrecall.data.request import Request, Split
 from unrecall.data.signals import Rows, View

@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from unrecall.data.examples import Batch, Examples, iterate
+from unrecall.data.batches import Batch
+from unrecall.data.examples import Examples, iterate
 from unrecall.data.signals import Rows, View
 from unrecall.errors import BadInput, NotSupported
 from unrecall.nn.hooks import mode

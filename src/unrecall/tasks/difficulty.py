@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from unrecall.data.covariates import Covariates, no_covariates
-from unrecall.data.examples import Examples, Selection, digest, iterate
+from unrecall.data.digests import digest
+from unrecall.data.examples import Examples, Selection, iterate
 from unrecall.errors import BadInput
 from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import WithDifficulty

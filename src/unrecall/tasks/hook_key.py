@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unrecall.data.examples import digest
+from unrecall.data.digests import digest
 from unrecall.disk.code_key import code_key
 from unrecall.disk.files import content_key
 from unrecall.disk.notebook_code import closed_over

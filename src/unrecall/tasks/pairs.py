@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unrecall.data.examples import Batch, Examples, digest, iterate
+from unrecall.data.batches import Batch
+from unrecall.data.digests import digest
+from unrecall.data.examples import Examples, iterate
 from unrecall.data.request import SPLITS, Request
 from unrecall.data.signals import Rows
 from unrecall.errors import BadInput, Fields, NotSupported, at_least, check_fields, kind_of, out_of_memory

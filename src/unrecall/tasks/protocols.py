@@ -7,8 +7,9 @@ from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from unrecall.data.batches import Batch
 from unrecall.data.covariates import Covariates
-from unrecall.data.examples import Batch, Examples, Selection, evenly
+from unrecall.data.examples import Examples, Selection, evenly
 from unrecall.data.request import Request
 from unrecall.errors import NotSupported
 from unrecall.tasks.base import Task

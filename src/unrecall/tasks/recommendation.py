@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from unrecall.data.examples import Batch, Examples, iterate, move
+from unrecall.data.batches import Batch, move
+from unrecall.data.examples import Examples, iterate
 from unrecall.data.request import Request
 from unrecall.data.signals import Rows, View
 from unrecall.errors import BadInput, Fields, NotSupported, check_fields, kind_of

@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from unrecall.data.batches import Batch
 from unrecall.data.covariates import Covariates
-from unrecall.data.examples import Batch, Examples, digest, iterate
+from unrecall.data.digests import digest
+from unrecall.data.examples import Examples, iterate
 from unrecall.errors import NOTHING, Fields, at_least, check_fields, kind_of
 from unrecall.record.schema import Exhibit
 from unrecall.tasks.conversations import spoken, spoken_after, whole

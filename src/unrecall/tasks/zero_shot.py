@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from unrecall.data.examples import Batch
+from unrecall.data.batches import Batch
 from unrecall.data.signals import Rows, View
 from unrecall.errors import NotSupported
 from unrecall.tasks import dual_encoder

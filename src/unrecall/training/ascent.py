@@ -7,7 +7,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from unrecall.data.examples import Examples, move
+from unrecall.data.batches import move
+from unrecall.data.examples import Examples
 from unrecall.errors import Diverged
 from unrecall.models.layers import weight_of
 from unrecall.models.observe import accuracy, device_of, in_order

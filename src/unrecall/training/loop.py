@@ -10,7 +10,8 @@ from typing import Literal, Protocol, TypeAlias, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from unrecall.data.examples import Batch, Examples, batch_size, in_parts, move
+from unrecall.data.batches import Batch, batch_size, in_parts, move
+from unrecall.data.examples import Examples
 from unrecall.data.identity import key_of
 from unrecall.data.loading import BatchIndices, batches_of
 from unrecall.data.signals import Average, Rows

@@ -6,7 +6,8 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unrecall.data.examples import Examples, move
+from unrecall.data.batches import move
+from unrecall.data.examples import Examples
 from unrecall.data.signals import Rows
 from unrecall.tasks.base import Task
 from unrecall.training.loop import Batches, Loss

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unrecall.data.examples import Batch, Examples
+from unrecall.data.batches import Batch
+from unrecall.data.examples import Examples
 from unrecall.data.signals import Average, Rows
 from unrecall.models.observe import in_order
 from unrecall.nn.functional import kl, nll, one_hot_mask

@@ -11,7 +11,8 @@ from tests.unit.attacks.running import attacked, draw_of, job_of, setting_of
 from tests.unit.methods.test_distillation import same
 from tests.worlds import World
 from unrecall.attacks.head_refit import HeadRefit, refitted
-from unrecall.data.examples import digest, iterate
+from unrecall.data.digests import digest
+from unrecall.data.examples import iterate
 from unrecall.data.request import Request
 from unrecall.errors import BadInput, NotSupported
 from unrecall.harness.scoring import score_finding

@@ -13,7 +13,8 @@ from tests.unit.attacks.running import attacked, draw_of, job_of, setting_of
 from tests.unit.methods.test_distillation import same
 from tests.worlds import World, word_tokenizer
 from unrecall.attacks.linear_probe import LinearProbe, ReadOut
-from unrecall.data.examples import Examples, digest, iterate
+from unrecall.data.digests import digest
+from unrecall.data.examples import Examples, iterate
 from unrecall.data.request import Request
 from unrecall.errors import BadInput, NotSupported
 from unrecall.harness.scoring import score_finding

@@ -13,7 +13,8 @@ from tests.worlds import CPU, World
 from unrecall.attacks import UMA, Prototypical, Recalibration, RecoveryAttack, Relearn, RelearnTime
 from unrecall.attacks.prototypical import write
 from unrecall.attacks.rea_class import ReaClass
-from unrecall.data.examples import Examples, Selection, digest, iterate
+from unrecall.data.digests import digest
+from unrecall.data.examples import Examples, Selection, iterate
 from unrecall.data.request import Request, Split
 from unrecall.disk.weights import digest_of
 from unrecall.errors import NotSupported

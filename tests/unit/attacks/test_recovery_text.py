@@ -23,7 +23,8 @@ from unrecall.attacks.prefix import Prefix
 from unrecall.attacks.quantise import Quantise
 from unrecall.attacks.relearn import Relearn
 from unrecall.attacks.relearn_time import RelearnTime
-from unrecall.data.examples import digest, iterate
+from unrecall.data.digests import digest
+from unrecall.data.examples import iterate
 from unrecall.data.request import Request
 from unrecall.disk.weights import digest_of
 from unrecall.errors import BadInput, MissingDependency, NotSupported

@@ -13,7 +13,8 @@ from tests.unit.attacks import running
 from tests.unit.attacks.running import draw_of, job_of, setting_of
 from tests.worlds import COLOURS, CPU, World, caption_tokenizer, word_tokenizer
 from unrecall.attacks import Attacked, Relearn, RelearnTime
-from unrecall.data.examples import digest, iterate
+from unrecall.data.digests import digest
+from unrecall.data.examples import iterate
 from unrecall.data.request import Request
 from unrecall.errors import BadInput, NotSupported
 from unrecall.evidence.setting import Subject

@@ -15,7 +15,9 @@ from tests.worlds import CPU, World, blobs, word_tokenizer
 from unrecall.attacks.lira import Lira
 from unrecall.attacks.rea_class import ReaClass, first, relabelled, shuffled
 from unrecall.attacks.rea_sample import ReaSample
-from unrecall.data.examples import Absent, Batch, concatenated, digest, iterate
+from unrecall.data.batches import Batch, concatenated
+from unrecall.data.digests import digest
+from unrecall.data.examples import Absent, iterate
 from unrecall.data.signals import Rows
 from unrecall.errors import BadInput, MissingReference, NotSupported
 from unrecall.evidence.setting import Models, Setting

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Subset, TensorDataset
 
-from unrecall.data.examples import Joined, Selection, digest, evenly, several
+from unrecall.data.digests import digest
+from unrecall.data.examples import Joined, Selection, evenly, several
 from unrecall.data.identity import identities, key_of
 from unrecall.data.request import MOST_CHECKED, Request
 from unrecall.errors import BadInput

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from tests.worlds import CPU, World, network
-from unrecall.data.examples import Batch, Examples
+from unrecall.data.batches import Batch
+from unrecall.data.examples import Examples
 from unrecall.data.loading import BatchIndices, batches_of, workers
 from unrecall.errors import BadInput
 from unrecall.models.observe import observe

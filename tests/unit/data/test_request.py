@@ -11,7 +11,8 @@ import torch
 from torch.utils.data import Subset
 
 from tests.worlds import CPU, blobs, network
-from unrecall.data.examples import Joined, Selection, digest, iterate
+from unrecall.data.digests import digest
+from unrecall.data.examples import Joined, Selection, iterate
 from unrecall.data.request import SPLITS, Request, Split
 from unrecall.errors import BadInput, MissingReference
 from unrecall.record.possible_verdicts import Sizes

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from tests.worlds import CPU, World, small_llama
-from unrecall.data.examples import Absent, digest, iterate
+from unrecall.data.digests import digest
+from unrecall.data.examples import Absent, iterate
 from unrecall.data.request import Request
 from unrecall.errors import BadInput, MissingReference, NotSupported
 from unrecall.experiment.goal import (

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from tests.worlds import COLOURS, CPU, World, blobs, caption_tokenizer, pairs, small_clip, word_tokenizer
-from unrecall.data.examples import Examples, digest, iterate
+from unrecall.data.digests import digest
+from unrecall.data.examples import Examples, iterate
 from unrecall.data.request import Request
 from unrecall.disk.weights import digest_of
 from unrecall.errors import Diverged, MissingReference, NotSupported

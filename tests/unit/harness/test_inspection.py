@@ -14,7 +14,7 @@ from tests.worlds import CPU, World, network
 from unrecall.attacks.attribution import Attribution, variation
 from unrecall.attacks.inspection import Inspection, InspectionAttack
 from unrecall.attacks.logit_lens import LogitLens
-from unrecall.data.examples import Batch
+from unrecall.data.batches import Batch
 from unrecall.data.request import Request
 from unrecall.data.signals import Rows
 from unrecall.errors import NotSupported

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from tests.unit.methods.test_language import whole
 from tests.worlds import CPU, World
-from unrecall.data.examples import Batch, Selection
+from unrecall.data.batches import Batch
+from unrecall.data.examples import Selection
 from unrecall.errors import NotSupported
 from unrecall.methods.base import GradientMethod, Method, Plugin
 from unrecall.methods.blur import BLUR, deflect

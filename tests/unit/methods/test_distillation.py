@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from tests.worlds import CPU, World, without_retain
-from unrecall.data.examples import Batch, Examples
+from unrecall.data.batches import Batch
+from unrecall.data.examples import Examples
 from unrecall.errors import NotSupported
 from unrecall.methods.bad_teacher import BadTeacher
 from unrecall.methods.base import GradientMethod, Null, Strength

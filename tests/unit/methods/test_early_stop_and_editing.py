@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from tests.worlds import CPU, World, small_mixtures, without_retain
-from unrecall.data.examples import Batch, Examples
+from unrecall.data.batches import Batch
+from unrecall.data.examples import Examples
 from unrecall.errors import BadInput, NotSupported
 from unrecall.methods.base import GradientMethod, Method
 from unrecall.methods.rmu import RMU, last_matrices, unit_vector

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tests.unit.methods.test_distillation import only, same, whole
 from tests.worlds import CPU, World, without_retain
-from unrecall.data.examples import Batch
+from unrecall.data.batches import Batch
 from unrecall.errors import NotSupported
 from unrecall.methods.base import Strength
 from unrecall.methods.grad_ascent import GradAscent

@@ -12,7 +12,8 @@ from tokenizers.processors import TemplateProcessing
 from torch import Tensor, nn
 
 from tests.worlds import CPU, NAMES, TOWNS, World, small_llama, without_retain, word_tokenizer
-from unrecall.data.examples import Batch, Examples, iterate
+from unrecall.data.batches import Batch
+from unrecall.data.examples import Examples, iterate
 from unrecall.data.request import Request
 from unrecall.data.signals import Rows
 from unrecall.errors import BadInput, NotSupported

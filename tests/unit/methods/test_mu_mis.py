@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tests.unit.methods.test_distillation import same
 from tests.unit.training.test_loop import Killed
 from tests.worlds import CPU, World, blobs
-from unrecall.data.examples import Batch
+from unrecall.data.batches import Batch
 from unrecall.data.request import Request
 from unrecall.errors import NotSupported
 from unrecall.methods.base import Null

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn.utils import weight_norm
 
 from tests.worlds import CPU, World, network, small_clip, small_llama
-from unrecall.data.examples import Batch, Examples
+from unrecall.data.batches import Batch
+from unrecall.data.examples import Examples
 from unrecall.data.request import Request
 from unrecall.errors import BadInput, NotSupported
 from unrecall.methods import rurk

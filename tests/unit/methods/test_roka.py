@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from tests.unit.methods.test_distillation import only, same, whole
 from tests.unit.training.test_loop import Killed
 from tests.worlds import CPU, World, without_retain
-from unrecall.data.examples import Batch, Joined
+from unrecall.data.batches import Batch
+from unrecall.data.examples import Joined
 from unrecall.data.request import Request
 from unrecall.data.signals import Rows
 from unrecall.errors import BadInput

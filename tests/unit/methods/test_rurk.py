@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from tests.worlds import CPU, World, caption_tokenizer, pairs, small_clip
-from unrecall.data.examples import repeat
+from unrecall.data.batches import repeat
 from unrecall.data.request import Request
 from unrecall.methods.rurk import RURK
 from unrecall.models.perturb import gaussian, other_classes

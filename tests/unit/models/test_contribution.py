@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tests.worlds import World
-from unrecall.data.examples import Batch
+from unrecall.data.batches import Batch
 from unrecall.errors import BadInput, NotSupported
 from unrecall.models.contribution import contributions, nearest
 from unrecall.models.observe import batches

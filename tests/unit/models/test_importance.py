@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from tests.unit.methods.test_distillation import same, statistics, whole
 from tests.worlds import CPU, World
-from unrecall.data.examples import Batch, Examples
+from unrecall.data.batches import Batch
+from unrecall.data.examples import Examples
 from unrecall.data.request import Request
 from unrecall.data.signals import Rows, View
 from unrecall.errors import BadInput

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from tests.worlds import World, blobs, network
-from unrecall.data.examples import Batch, digest
+from unrecall.data.batches import Batch
+from unrecall.data.digests import digest
 from unrecall.errors import NotSupported
 from unrecall.models.perturb import Walk, fgsm, gaussian, other_classes, pgd
 from unrecall.nn.functional import nll

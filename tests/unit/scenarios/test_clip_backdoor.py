@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from tests.unit.scenarios.test_emoji import DATA, MERGES, SMALL, archive
 from tests.worlds import CPU, World
-from unrecall.data.examples import Examples, digest, iterate
+from unrecall.data.digests import digest
+from unrecall.data.examples import Examples, iterate
 from unrecall.data.request import Request
 from unrecall.errors import BadInput
 from unrecall.evidence.setting import Models, Setting

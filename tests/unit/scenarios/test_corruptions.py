@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from unrecall.data.examples import digest, iterate
+from unrecall.data.digests import digest
+from unrecall.data.examples import iterate
 from unrecall.errors import BadInput
 from unrecall.scenarios import cifar10, small_cifar5
 from unrecall.scenarios.cifar_data import Cifar, Pictures

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from tests.worlds import CPU
-from unrecall.data.examples import digest, iterate
+from unrecall.data.digests import digest
+from unrecall.data.examples import iterate
 from unrecall.errors import BadInput
 from unrecall.models.observe import accuracy
 from unrecall.scenarios import shortcuts

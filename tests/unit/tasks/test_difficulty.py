@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tests.worlds import World, blobs
 from unrecall.data.covariates import Covariates, no_covariates
-from unrecall.data.examples import digest
+from unrecall.data.digests import digest
 from unrecall.errors import BadInput
 from unrecall.tasks import Classification
 from unrecall.tasks.difficulty import difficulty

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from tests.worlds import CPU, blobs, network
-from unrecall.data.examples import Absent, Examples, batch_size
+from unrecall.data.batches import batch_size
+from unrecall.data.examples import Absent, Examples
 from unrecall.data.request import Request
 from unrecall.disk.weights import digest_of, read
 from unrecall.errors import BadInput, Diverged, NotSupported

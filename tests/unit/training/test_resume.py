@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from tests.unit.training.test_loop import DATA, RECIPE, TASK, Killed, classify, noisy, same, trained
 from tests.worlds import CPU, network
-from unrecall.data.examples import Batch, Examples
+from unrecall.data.batches import Batch
+from unrecall.data.examples import Examples
 from unrecall.errors import Diverged
 from unrecall.tasks import Classification
 from unrecall.training.cost import metered

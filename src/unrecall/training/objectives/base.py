@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from unrecall.data.examples import Batch
+from unrecall.data.batches import Batch
 from unrecall.nn.hooks import mode
 from unrecall.spec.parameters import Parameters
 from unrecall.tasks.base import Task
