@@ -1,29 +1,34 @@
 """A request: the examples that must go, and those that they are compared with; nothing here knows a modality."""
 
 import hashlib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, fields
 from functools import cached_property
-from itertools import combinations
-from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
-from unicodedata import normalize
 
 import torch
-from torch.utils.data import DataLoader, IterableDataset, Subset
 
-from unrecall.data.digests import NumberForm, digest, is_finite, not_finite, number_forms
-from unrecall.data.examples import Absent, Examples, Selection, check_indices, evenly, iterate, plain, split_off
+from unrecall.data.digests import digest, is_finite, not_finite, number_forms
+from unrecall.data.examples import Absent, Examples, Selection, evenly, split_off
 from unrecall.data.identity import CONTENT, Identities, by_content, identities, made_key
 from unrecall.data.kinds import Kind
+from unrecall.data.request_checks import (
+    Forms,
+    check_forms,
+    check_repeats,
+    check_same,
+    check_set,
+    masked_classes,
+    owners,
+    refuse_not_finite,
+    wordings,
+)
 from unrecall.data.sizes import FEWEST_TO_HALVE, OTHERS
 from unrecall.errors import BadInput, MissingReference
 
 Control: TypeAlias = Literal["planted", "random split", "matched", "synthetic"]
 """How a holdout came to be."""
-Forms: TypeAlias = dict[tuple[str, int], dict[NumberForm, str]]
-"""The forms of a set's numbers, by their place in an example and the dimensions they span; where each is found."""
 Split: TypeAlias = Literal["forget", "retain", "holdout", "test"]
 SPLITS: tuple[Split, ...] = ("forget", "retain", "holdout", "test")
 TRAINING: tuple[Split, ...] = ("forget", "retain")
@@ -41,8 +46,6 @@ APART = {
     "holdout": ("test",),
 }
 """Which sets may share no example."""
-REPEATED = 0.1
-"""The share of a holdout that may be repeats, or one: by chance a few are, and many make it look larger than it is."""
 EMPTY: dict[Split, str] = {
     "forget": "Name at least one example to forget.",
     "retain": "A request to forget everything needs no unlearning: delete the model.",
@@ -104,16 +107,18 @@ class Request:
         for name, hint in EMPTY.items():
             if len(self[name]) == 0 and not (name in ("holdout", "test") and isinstance(self[name], Absent)):
                 raise BadInput(f"Request: expected a non-empty {name} set, got 0 examples. {hint}")
-        vars(self).update(masked=_masked(self.kind, self.masked))
+        vars(self).update(masked=masked_classes(self.kind, self.masked))
         if self.control not in get_args(Control):
             raise BadInput(
                 f"Request: expected control to be one of {', '.join(get_args(Control))}, got '{self.control}'."
             )
-        vars(self).update(groups=_groups(self), pairs=_pairs(self))
+        counts = {"forget": len(self.forget), "holdout": len(self.holdout)}
+        groups = owners(self.groups, counts)
+        vars(self).update(groups=groups, pairs=wordings(self.pairs, self.control, counts, groups is not None))
         forms = self._check_lasting()
         if not self._by_id:  # of parts of a request nothing is to be said that was right of the whole
-            _check_forms(forms)
-            _check_repeats(self)
+            check_forms(forms)
+            check_repeats(self.holdout, self.identities["holdout"].values, groups["holdout"] if groups else None)
         self.check_apart({name: own.values for name, own in self.identities.items()})
         vars(self)["_by_id"] = {}  # an id is another's once its object is gone
 
@@ -137,7 +142,7 @@ class Request:
         places = {name: _places(texts) for name, texts in digests.items()}
         for i, key in enumerate(digests["forget"]):
             if places["forget"][key] != i:
-                _refuse_not_finite("forget", self.forget)
+                refuse_not_finite("forget", self.forget)
                 raise BadInput(
                     f"Request: expected each forget example once, got example {i} equal to {places['forget'][key]}. "
                     "Remove the duplicate."
@@ -314,164 +319,6 @@ def _half(of: Sequence[Any], most: int | None = None) -> set[Any]:
     """Half of what there is, rounded up, or `most` where that is less; drawn the same each time."""
     order = torch.randperm(len(of), generator=torch.Generator().manual_seed(0)).tolist()
     return {of[i] for i in order[: (len(of) + 1) // 2][:most]}
-
-
-def _listed(values: Any) -> list[Any] | None:
-    """Values as Python's own in a list, however they are given: as an array or a tensor, or to be read once.
-
-    None where they have no order.
-    """
-    values = plain(values)
-    if isinstance(values, str | Mapping | Set) or not isinstance(values, Iterable):
-        return None
-    return [plain(value) for value in values]
-
-
-def _masked(kind: str, masked: Any) -> tuple[int, ...]:
-    """The classes that are forgotten whole; BadInput unless they are numbers, and there for kind='class' alone."""
-    labels = _listed(masked)
-    if labels is None or not all(type(label) is int for label in labels):
-        raise BadInput(
-            f"Request: expected masked to hold the classes that are forgotten whole, got {masked!r}. Give whole "
-            "numbers in a tuple, as (3,), or leave it out."
-        )
-    if kind not in get_args(Kind):
-        raise BadInput(
-            f"Request: expected kind to be one of {', '.join(get_args(Kind))}, got kind='{kind}'. Leave it out for "
-            "single records, and say whose they are by groups."
-        )
-    if (kind == "class") != bool(labels):
-        raise BadInput(
-            f"Request: expected masked to name the forgotten classes for kind='class' and for no other, got "
-            f"kind='{kind}' and masked={tuple(labels)}. Give both, as kind='class', masked=(3,), or neither."
-        )
-    return tuple(labels)
-
-
-def _groups(request: Request) -> dict[str, list[str]] | None:
-    """Whose each example of both arms is; BadInput unless each is somebody's, and nobody is in both."""
-    if request.groups is None:
-        return None
-    if not isinstance(request.groups, Mapping):
-        raise BadInput(
-            f"Request: expected groups by split, got {type(request.groups).__name__}. Say whose each example is: "
-            'groups={"forget": ["Ann", ...], "holdout": ["Bob", ...]}.'
-        )
-    groups = {arm: _listed(request.groups.get(arm)) or [] for arm in ("forget", "holdout")}
-    for arm, names in groups.items():
-        count = len(request.sets[arm])
-        if len(names) != count or not all(isinstance(name, str) for name in names):
-            raise BadInput(
-                f"Request: expected groups to name whose each of {count} {arm} examples is, got {len(names)} names. "
-                "Give one text an example, for forget and for holdout."
-            )
-    spelt: dict[str, str] = {}
-    for name in (*groups["forget"], *groups["holdout"]):
-        if (other := spelt.setdefault(normalize("NFC", name.strip()), name)) != name:
-            raise BadInput(
-                f"Request: expected one spelling of each name in groups, got {other!r} and {name!r}. Take one of them."
-            )
-    if both := sorted(set(groups["forget"]) & set(groups["holdout"])):
-        raise BadInput(
-            f"Request: expected nobody in forget and in holdout, got '{both[0]}' in both. Take these examples out of "
-            "holdout: they are no example of somebody who was never trained on."
-        )
-    return groups
-
-
-def _check_forms(forms: Mapping[str, Forms]) -> None:
-    """BadInput where two sets have no form of a number, or of an array, in common: the same one looks like another."""
-    for own, others in combinations(forms.values(), 2):
-        for place in (place for place in own if place in others):
-            if own[place].keys().isdisjoint(others[place]):
-                (form, where), (other, there) = (next(iter(part[place].items())) for part in (own, others))
-                raise BadInput(
-                    f"Request: expected numbers in one form in all sets, got {form} in {where} and {other} in {there}. "
-                    "Bring them into one form, or an example that is in both sets goes unnoticed."
-                )
-
-
-def _refuse_not_finite(name: str, examples: Examples) -> None:
-    """BadInput for the first example of a set that holds NaN or infinity: such look alike, and are no duplicates."""
-    for i, item in enumerate(iterate(examples)):
-        if not is_finite(item):
-            raise not_finite(f"{name}[{i}]")
-
-
-def _check_repeats(request: Request) -> None:
-    """BadInput where more than a few examples of holdout are there several times; with groups, under several names."""
-    holdout, groups = request.identities["holdout"].values, request.groups
-    units = set(holdout) if groups is None else set(zip(holdout, groups["holdout"], strict=True))
-    repeats = len(holdout if groups is None else units) - len(set(holdout))
-    if repeats > max(1, REPEATED * len(holdout)):
-        _refuse_not_finite("holdout", request.holdout)
-        whose = "" if groups is None else ", each one person's"
-        raise BadInput(
-            f"Request: expected a holdout of different examples{whose}, got {repeats} of {len(holdout)} that are there "
-            "already. Keep each once: the same example again says nothing new."
-        )
-
-
-def _pairs(request: Request) -> list[int] | None:
-    """Where in holdout the other wording of each forget example is; BadInput unless each place is named once."""
-    if (request.control == "planted") != (request.pairs is not None):
-        raise BadInput(
-            "Request: expected pairs with control='planted' and with no other, got one without the other. Give the "
-            "place in holdout of each forget example's other wording, as check_manifest does."
-        )
-    if request.pairs is None:
-        return None
-    places, count = _listed(request.pairs) or [], len(request.forget)
-    if not all(type(place) is int for place in places) or sorted(places) != list(range(count)):
-        raise BadInput(
-            f"Request: expected pairs to name each of {count} holdout places once, got others. Give the place of each "
-            "forget example's other wording."
-        )
-    if len(request.holdout) != count or request.groups is not None:
-        raise BadInput(
-            f"Request: expected a planted holdout of {count} other wordings and no groups, got "
-            f"{len(request.holdout)} examples. Leave the others, and groups, out."
-        )
-    return places
-
-
-def check_set(owner: str, name: str, examples: Any) -> None:
-    """BadInput unless `examples` can be counted and read by index, example by example."""
-    kind, advice = type(examples).__name__, ""
-    if examples is None:
-        advice = "Give at least one example."
-        if name in ("holdout", "test"):
-            advice = f'Where there are none, leave it out, or say why: {name}=ur.Absent("...").'
-    elif isinstance(examples, DataLoader):
-        advice = (
-            f"Give the data set, not its loader: {name}=loader.dataset. Where a sampler picks some of it, give "
-            "torch.utils.data.Subset(loader.dataset, indices)."
-        )
-    elif isinstance(examples, str | Path):
-        advice = "Give the examples, not where they lie."
-    elif isinstance(examples, Mapping):
-        advice = f"Give a list of examples, or one set of several: {name}=data[...]."
-    elif isinstance(examples, IterableDataset) or not (
-        hasattr(examples, "__len__") and hasattr(examples, "__getitem__")
-    ):
-        advice = f"Read them into a list, which holds all of them in memory: {name}=list(data)."
-    if advice:
-        raise BadInput(f"{owner}: expected {name} to be a data set with len() and [i], got {kind}. {advice}")
-    while isinstance(examples, Subset):
-        check_indices(f"{name}: Subset", examples.indices)
-        examples = examples.dataset
-
-
-def check_same(before: str, now: str, where: str) -> None:
-    """BadInput where an example has another digest than before."""
-    if before != now:
-        name = where.partition("[")[0]
-        raise BadInput(
-            f"Request: expected {where} to be the same whenever it is read, got two different contents, as random "
-            "augmentation gives, or an attribute that is filled in on first reading. Give the data without "
-            f"augmentation, or freeze them: {name}=[data[i] for i in range(len(data))]; let the class of an example "
-            "leave such attributes out in __getstate__."
-        )
 
 
 def _places(digests: Sequence[str]) -> dict[str, int]:

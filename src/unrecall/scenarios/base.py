@@ -10,7 +10,8 @@ from torch import nn
 
 from unrecall.data.examples import Examples, Joined
 from unrecall.data.identity import key_of
-from unrecall.data.request import Request, check_set
+from unrecall.data.request import Request
+from unrecall.data.request_checks import check_set
 from unrecall.disk.files import content_key
 from unrecall.disk.weights import same_weights
 from unrecall.errors import NOTHING, BadInput, Fields, MissingReference, check_fields, kind_of, visible

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from unrecall.data.batches import Batch, move
 from unrecall.data.digests import digest
 from unrecall.data.examples import Examples, evenly, iterate, several
-from unrecall.data.request import SPLITS, Request, check_same
+from unrecall.data.request import SPLITS, Request
+from unrecall.data.request_checks import check_same
 from unrecall.data.signals import Rows, View
 from unrecall.errors import BadInput, out_of_memory
 from unrecall.nn.hooks import mode
