@@ -8,22 +8,22 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from unrecall.attacks.base import Attack, MembershipAttack, RecoveryAttack, ScoredAttack
-from unrecall.attacks.loss import Loss
 from unrecall.attacks.relearn import Relearn
 from unrecall.attacks.residual_knowledge import Recognition, ResidualKnowledge
 from unrecall.errors import UnrecallError
 from unrecall.evidence.pool import Arm, ArmIndices
-from unrecall.evidence.scores import Scores, best
-from unrecall.harness.finding import is_judged, line
-from unrecall.harness.memory_left import MEMORY, rows_of_memory
-from unrecall.harness.recognition import figures_of
+from unrecall.evidence.scores import Scores, Trace, best
+from unrecall.harness import membership, recognition, recovery
+from unrecall.harness.finding import Figures, is_judged
+from unrecall.harness.memory_left import MEMORY
+from unrecall.harness.recovery import RecoveryTraces
 from unrecall.harness.suites import built_in, judged_names, own_judged
 from unrecall.metrics import METRICS
 from unrecall.metrics.gap import NAMES, average_gap
@@ -31,7 +31,7 @@ from unrecall.record import stats
 from unrecall.record.provenance import versions, without_folders
 from unrecall.record.recheck import Recheck, places_of_scores, recheck
 from unrecall.record.row import ROLES, Row
-from unrecall.record.schema import AttackReport, Estimate, Measurement, Record, Series, load
+from unrecall.record.schema import AttackReport, Estimate, Measurement, Record, load
 from unrecall.record.verdict import FORMER, RULE, SINCE
 from unrecall.spec.catalog import entries
 from unrecall.spec.lines import parse, settings, split
@@ -385,76 +385,48 @@ def _figures(record: Record, folder: Path) -> Iterator[str]:
             continue
         for place in places_of_scores(folder, report.name):
             try:
-                yield from _differing(report, rows, _derived(attack, load_file(place), record.kind))
+                yield from _differing(report, rows, _figures_of(attack, load_file(place), record.kind))
             except (SafetensorError, OSError, LookupError, ValueError, TypeError) as error:
                 yield f"scores of {report.name}: expected those of both arms for every model, got: {error}."
 
 
-class Derived(NamedTuple):
-    """What an attack's scores come to: estimates by the end of a row's name and by role, and the lines of curves."""
-
-    rows: dict[str, dict[str, Estimate]]
-    curves: list[list[Series]]
-
-
-def _derived(attack: ScoredAttack, arrays: Mapping[str, np.ndarray], kind: str) -> Derived:
+def _figures_of(attack: ScoredAttack, arrays: Mapping[str, np.ndarray], kind: str) -> Figures:
     """What kept scores come to; nothing for an attack whose figures need more than its scores."""
     roles = sorted({name.rpartition("/")[0] for name in arrays if name.endswith("/budgets")})
     if isinstance(attack, ResidualKnowledge):
-        return _recognised(arrays, roles)
-    lines: list[Series] = []
-    derived = Derived({}, [lines])
-    for role in roles:
-        if isinstance(attack, MembershipAttack):
-            members, others = (arrays[f"{role}/{arm}"][0].astype(float) for arm in ("forget", "holdout"))
-            fpr, tpr = stats.roc(members, others)
-            figures = {
-                "auc": stats.auc(members, others, inflation=attack.inflation),
-                "tpr": stats.tpr_at_fpr(members, others),
-            }
-            lines.append(Series(role=role, x=fpr.tolist(), y=tpr.tolist()))
-        elif isinstance(attack, RecoveryAttack) and attack.reading == "recovery":
-            shown, budgets = arrays[f"{role}/forget"].astype(float), arrays[f"{role}/budgets"]
-            n = shown.shape[1]
-            scores = Scores(budgets, ("",) * len(budgets), (shown,), (np.full(len(budgets), np.nan),))
-            trace = best(scores, ArmIndices(0, np.arange(n), np.arange(n)), cumulative=attack.cumulative)
-            reached = [stats.mean(values, share=True) for values in trace.reached]
-            figures = {
-                "mean": stats.mean(np.mean(trace.reached, axis=0), share=True),
-                "worst": max(reached, key=lambda estimate: estimate.value or 0),
-            }
-            lines.append(line(role, trace.budgets, trace.shown))
-        else:
-            continue
-        for ending, estimate in figures.items():
-            derived.rows.setdefault(ending, {})[role] = estimate
-    if type(attack) is Loss:
+        return recognition.figures_of(_recognised(arrays, roles))
+    if isinstance(attack, MembershipAttack):
         arms: tuple[Arm, ...] = ("forget", "holdout")
-        losses: dict[str, Mapping[Arm, np.ndarray]] = {
-            role: {arm: -arrays[f"{role}/{arm}"][0].astype(float) for arm in arms} for role in roles
-        }
-        for row in rows_of_memory(losses, kind):
-            derived.rows[row.name.removeprefix("loss_")] = {role: getattr(row, role) for role in ROLES} | {
-                f"retrained {i}": estimate for i, estimate in enumerate(row.references)
-            }
-    return derived
+        shown = {role: {arm: arrays[f"{role}/{arm}"][0].astype(float) for arm in arms} for role in roles}
+        return membership.figures_of(attack, shown, kind)
+    if isinstance(attack, RecoveryAttack) and attack.reading == "recovery":
+        traces = {role: _trace(arrays, role, attack) for role in roles}
+        return recovery.figures_of(RecoveryTraces(attack, traces, {}))
+    return Figures({}, [])
 
 
-def _recognised(arrays: Mapping[str, np.ndarray], roles: Sequence[str]) -> Derived:
-    """What the shares of noisy copies come to that each model recognises; only of those are scores kept."""
+def _trace(arrays: Mapping[str, np.ndarray], role: str, attack: RecoveryAttack) -> Trace:
+    """The attacker's best at each budget, as far as scores tell it; of losses and variants none are kept."""
+    shown, budgets = arrays[f"{role}/forget"].astype(float), arrays[f"{role}/budgets"]
+    positions = np.arange(shown.shape[1])
+    scores = Scores(budgets, ("",) * len(budgets), (shown,), (np.full(len(budgets), np.nan),))
+    return best(scores, ArmIndices(0, positions, positions), cumulative=attack.cumulative)
+
+
+def _recognised(arrays: Mapping[str, np.ndarray], roles: Sequence[str]) -> dict[str, Recognition]:
+    """The shares of noisy copies that each model recognises; only of those are scores kept."""
     shown = {role: arrays[f"{role}/forget"].astype(float) for role in roles}
     counts = {}
     for role, own in shown.items():
         beside = [other for name, other in shown.items() if name.startswith("retrained") and name != role]
         references = np.array(beside).reshape(-1, *own.shape)
         counts[role] = Recognition(tuple(arrays[f"{role}/budgets"].tolist()), 1, own, references)
-    figures = figures_of(counts)
-    return Derived(figures.rows, [curve.series for curve in figures.curves])
+    return counts
 
 
-def _differing(report: AttackReport, written: Mapping[str, Measurement], derived: Derived) -> Iterator[str]:
+def _differing(report: AttackReport, written: Mapping[str, Measurement], figures: Figures) -> Iterator[str]:
     """Where rows and curves are not those that the scores come to, within the rounding of the scores."""
-    for ending, estimates in derived.rows.items():
+    for ending, estimates in figures.rows.items():
         row = written.get(f"{report.name}_{ending}" if ending else report.name)
         if row is None:
             continue
@@ -465,14 +437,14 @@ def _differing(report: AttackReport, written: Mapping[str, Measurement], derived
                 yield f"{row.name}: the scores beside the record hold none of the {role} model."
             elif due is not None and not _alike(estimate, due):
                 yield f"{row.name}: its value for {role} is not what the scores beside the record come to."
-    for i, due_lines in enumerate(derived.curves):
-        drawn = {line.role: line for curve in report.curves[i : i + 1] for line in curve.series}
-        for due_line in due_lines:
-            line = drawn.get(due_line.role)
-            if line is None or not all(
-                _same(getattr(line, k), getattr(due_line, k)) for k in ("x", "y", "low", "high")
+    for i, figure in enumerate(figures.curves):
+        drawn = {series.role: series for curve in report.curves[i : i + 1] for series in curve.series}
+        for due_series in figure.series:
+            series = drawn.get(due_series.role)
+            if series is None or not all(
+                _same(getattr(series, k), getattr(due_series, k)) for k in ("x", "y", "low", "high")
             ):
-                yield (f"{report.name}: its curve of {due_line.role} is not what the scores beside the record come to.")
+                yield f"{report.name}: its curve of {due_series.role} is not what the scores beside the record come to."
 
 
 def _alike(first: Estimate, second: Estimate) -> bool:

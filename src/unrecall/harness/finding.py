@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from pydantic import Field
@@ -11,8 +11,15 @@ from pydantic import Field
 from unrecall.attacks.base import Attack
 from unrecall.record import stats
 from unrecall.record.row import Row
-from unrecall.record.schema import AttackReport, Frozen, Measurement, Series
+from unrecall.record.schema import AttackReport, Curve, Estimate, Frozen, Measurement, Series
 from unrecall.spec.lines import name_of
+
+
+class Figures(NamedTuple):
+    """What an attack's scores come to: estimates by the end of a row's name and by role, and curves."""
+
+    rows: dict[str, dict[str, Estimate]]
+    curves: list[Curve]
 
 
 class Finding(Frozen):

@@ -7,7 +7,7 @@ import numpy as np
 
 from unrecall.attacks.lira import logit
 from unrecall.evidence.pool import Arm
-from unrecall.record.row import Row
+from unrecall.record.row import ROLES, Row
 from unrecall.record.schema import Estimate, Measurement
 
 PRIOR = 6
@@ -39,6 +39,12 @@ def rows_of_memory(losses: Mapping[str, Confidence], kind: str) -> list[Measurem
 
     `losses`: by role and arm `[n]`, in nats. `kind`: the request's. Rows with a reason where there is no value.
     """
+    estimates = estimates_of_memory(losses, kind)
+    return [row.measured(estimates[row.name]) for row in MEMORY]
+
+
+def estimates_of_memory(losses: Mapping[str, Confidence], kind: str) -> dict[str, dict[str, Estimate]]:
+    """The values of those rows, by the row's name and by role."""
     by_role: dict[str, Confidence] = {
         role: {arm: np.clip(logit(values), LOWEST, HIGHEST) for arm, values in arms.items()}
         for role, arms in losses.items()
@@ -46,7 +52,7 @@ def rows_of_memory(losses: Mapping[str, Confidence], kind: str) -> list[Measurem
     references = [role for role in by_role if role.startswith("retrained")]
     reason = _lacking(by_role, references, kind)
     if reason:
-        return [row.absent(reason) for row in MEMORY]
+        return {row.name: dict.fromkeys(ROLES, Estimate(value=None, note=reason)) for row in MEMORY}
     left, excess, hardest = dict[str, Estimate](), dict[str, Estimate](), dict[str, Estimate]()
     for role, own in by_role.items():
         others = [by_role[name] for name in references if name != role]
@@ -57,7 +63,7 @@ def rows_of_memory(losses: Mapping[str, Confidence], kind: str) -> list[Measurem
         left[role] = Estimate(value=memory.value, low=memory.value - half, high=memory.value + half, n=n)
         for values, share in ((excess, 1.0), (hardest, HARDEST)):
             values[role] = Estimate(value=excess_of(own, others, share), n=n) if len(others) > 1 else NO_DEVIATION
-    return [LEFT.measured(left), EXCESS.measured(excess), HARDEST_EXCESS.measured(hardest)]
+    return {LEFT.name: left, EXCESS.name: excess, HARDEST_EXCESS.name: hardest}
 
 
 def left_of(

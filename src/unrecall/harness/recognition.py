@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
 
 import numpy as np
 
@@ -22,19 +21,12 @@ from unrecall.errors import NotSupported
 from unrecall.evidence.scores import mean_of_defined
 from unrecall.harness.controls import recognises, with_positive
 from unrecall.harness.evaluation import Evaluation
-from unrecall.harness.finding import Finding, is_judged, report_of
+from unrecall.harness.finding import Figures, Finding, is_judged, report_of
 from unrecall.record import stats
 from unrecall.record.row import Row
 from unrecall.record.schema import Curve, Estimate, Series
 
 NO_PEER = Estimate(value=None, note="needs a retrained model other than itself that recognises forget examples")
-
-
-class Figures(NamedTuple):
-    """What counts over radii come to: estimates by the end of a row's name and by role, and curves."""
-
-    rows: dict[str, dict[str, Estimate]]
-    curves: list[Curve]
 
 
 def figures_of(by_role: Mapping[str, Recognition]) -> Figures:

@@ -20,7 +20,7 @@ from unrecall.harness.controls import (
     with_positive,
 )
 from unrecall.harness.evaluation import Evaluation, draw_for, one_sided, score, score_disguise
-from unrecall.harness.finding import Finding, is_judged, line, report_of
+from unrecall.harness.finding import Figures, Finding, is_judged, line, report_of
 from unrecall.record import stats
 from unrecall.record.row import Row
 from unrecall.record.schema import NO_USE, Curve, Estimate, Measurement
@@ -34,20 +34,27 @@ class RecoveryTraces(NamedTuple):
     beside: Mapping[str, Trace]
 
 
-def recovery_curve(evaluation: Evaluation) -> Finding:
+def figures_of(traces: RecoveryTraces) -> Figures:
     """The mean and the worst over the budget, and the curve, for every model."""
-    traces, frame = best_traces(evaluation), report_of(evaluation.attack)
     means = {role: stats.mean(np.mean(trace.reached, axis=0), share=True) for role, trace in traces.by_role.items()}
     worst = {
         role: max((stats.mean(shown, share=True) for shown in trace.reached), key=lambda e: e.value or 0)
         for role, trace in traces.by_role.items()
     }
+    return Figures({"mean": means, "worst": worst}, [_curve(traces)])
+
+
+def recovery_curve(evaluation: Evaluation) -> Finding:
+    """Those figures, beside the controls."""
+    traces, frame = best_traces(evaluation), report_of(evaluation.attack)
+    figures = figures_of(traces)
+    means, worst = figures.rows["mean"], figures.rows["worst"]
     name, judged = frame.name, is_judged(evaluation.attack, "mean")
     rows = [
         Row(f"{name}_mean", f"{frame.title}, mean over the budget", "recovery", "above", judged).measured(means),
         Row(f"{name}_worst", f"{frame.title}, worst over the budget", "recovery", "above").measured(worst),
     ]
-    return _finding(evaluation, traces, rows, sooner=False)
+    return _finding(evaluation, traces, rows, figures.curves, sooner=False)
 
 
 def relearning_time(evaluation: Evaluation) -> Finding:
@@ -65,7 +72,7 @@ def relearning_time(evaluation: Evaluation) -> Finding:
         for role, time in times.items()
     }
     row = Row("relearn_time", "Re-learn time", "recovery", "below", margin=2, unit="epochs").measured(estimates)
-    return _finding(evaluation, traces, [row], sooner=True)
+    return _finding(evaluation, traces, [row], [_curve(traces)], sooner=True)
 
 
 def best_traces(evaluation: Evaluation) -> RecoveryTraces:
@@ -86,25 +93,31 @@ def best_traces(evaluation: Evaluation) -> RecoveryTraces:
     return RecoveryTraces(attack, by_role, beside)
 
 
-def _finding(evaluation: Evaluation, traces: RecoveryTraces, rows: list[Measurement], *, sooner: bool) -> Finding:
-    """The rows beside the curve over the budget, and the controls; `sooner`: a lower first figure shows more."""
-    attack, frame = traces.attack, report_of(traces.attack)
-    variants = sorted({*traces.by_role["unlearned"].variants[1:]} - {""})
-    best_choices = f"The attacker's best choices against the unlearned model: {', '.join(variants)}."
-    lines = {**traces.by_role, **traces.beside}
-    curve = Curve(
+def _curve(traces: RecoveryTraces) -> Curve:
+    """What is shown over the budget."""
+    attack = traces.attack
+    return Curve(
         name="recovery",
-        title=f"{frame.title}: {attack.measure} on forgotten examples",
+        title=f"{report_of(attack).title}: {attack.measure} on forgotten examples",
         x_label=attack.axis,
         y_label=attack.measure,
-        series=[line(role, trace.budgets, trace.shown) for role, trace in lines.items()],
-        note=best_choices if variants else "",
+        series=[line(role, trace.budgets, trace.shown) for role, trace in {**traces.by_role, **traces.beside}.items()],
     )
+
+
+def _finding(
+    evaluation: Evaluation, traces: RecoveryTraces, rows: list[Measurement], curves: list[Curve], *, sooner: bool
+) -> Finding:
+    """The rows beside the curve over the budget, and the controls; `sooner`: a lower first figure shows more."""
+    frame = report_of(traces.attack)
+    variants = sorted({*traces.by_role["unlearned"].variants[1:]} - {""})
+    best_choices = f"The attacker's best choices against the unlearned model: {', '.join(variants)}."
+    curves = [curve.model_copy(update={"note": best_choices if variants else ""}) for curve in curves]
     sound = [scores for role, scores in evaluation.scores.items() if role.startswith("retrained")]
     sound = sound or [evaluation.scores["original"]]
     ruined = evaluation.scores["unlearned"].only_ruins and not any(scores.only_ruins for scores in sound)
     note = NO_USE if ruined else ""
-    report = with_positive(frame.model_copy(update={"curves": [curve], "note": note}), _positive(evaluation, traces))
+    report = with_positive(frame.model_copy(update={"curves": curves, "note": note}), _positive(evaluation, traces))
     others = [trace.shown[0] for role, trace in traces.by_role.items() if role.startswith("retrained")]
     as_much = shows_less(rows[0], traces.by_role["original"].shown[0], np.array(others), sooner=sooner)
     if as_much is not None:

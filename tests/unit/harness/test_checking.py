@@ -4,10 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.worlds.records import full
-from unrecall.harness.checking import ROWS, _attacks, _curves, _exact, _kind, _method, _rows, _sums
+from unrecall.attacks import Loss
+from unrecall.harness.checking import ROWS, _attacks, _curves, _exact, _figures_of, _kind, _method, _rows, _sums
+from unrecall.harness.memory_left import estimates_of_memory
 from unrecall.methods.base import method_of
 from unrecall.record import stats
 from unrecall.record.provenance import versions
@@ -181,3 +184,20 @@ def test_steps_are_those_of_the_runs_of_the_loop(phases: list[int], off: bool) -
     cost = Cost(seconds=1.0, passes=100, steps=10, peak_mib=1.0, phases=phases)
     problems = _sums(full().model_copy(update={"costs": {"original": cost}}))
     assert ("costs of original: 10 steps, but those of its phases are 9." in problems) == off
+
+
+def test_memory_left_is_each_model_s_own_with_more_than_ten_retrained_models() -> None:
+    """ "retrained 10" stands before "retrained 2" in a file's alphabet."""
+    draws = np.random.default_rng(0)
+    known = {"original": 3.0, "unlearned": 1.0} | {f"retrained {i}": 0.0 for i in range(12)}
+    scores = {
+        role: {"forget": draws.normal(more - 4, 0.3, 40), "holdout": draws.normal(-4, 0.3, 40)}
+        for role, more in known.items()
+    }
+    arrays = {f"{role}/{arm}": values[None] for role, arms in scores.items() for arm, values in arms.items()}
+    arrays |= {f"{role}/budgets": np.zeros(1) for role in scores}
+    losses = {role: {arm: -values for arm, values in arms.items()} for role, arms in scores.items()}
+    due = estimates_of_memory(losses, "samples")["loss_left"]  # type: ignore[arg-type]
+    left = _figures_of(Loss(), arrays, "samples").rows["left"]
+    assert len({estimate.value for estimate in due.values()}) == 14
+    assert {role: left[role].value for role in due} == pytest.approx({role: e.value for role, e in due.items()})
