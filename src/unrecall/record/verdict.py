@@ -190,6 +190,11 @@ def reference_values(measurement: Measurement) -> list[float]:
     return [r.value for r in measurement.references if r.value is not None]
 
 
+def _has_interval(m: Measurement) -> bool:
+    """Whether any retrained model's value has one."""
+    return any(r.low is not None and r.high is not None for r in m.references)
+
+
 def _error(m: Measurement) -> float:
     """The standard error over examples, from the references' intervals; one example's worth where they have none."""
     halves = [(r.high - r.low) / (2 * 1.96) for r in m.references if r.low is not None and r.high is not None]
@@ -198,8 +203,7 @@ def _error(m: Measurement) -> float:
 
 def _deviation(m: Measurement) -> float:
     """The deviation over examples, from the references' intervals; a share's largest, a half, where they have none."""
-    has_interval = any(r.low is not None and r.high is not None for r in m.references)
-    return _error(m) * math.sqrt(max(1, m.unlearned.n)) if has_interval else 0.5
+    return _error(m) * math.sqrt(max(1, m.unlearned.n)) if _has_interval(m) else 0.5
 
 
 def _comparable(rows: list[Measurement]) -> list[Measurement]:
@@ -207,8 +211,7 @@ def _comparable(rows: list[Measurement]) -> list[Measurement]:
 
     def is_known(m: Measurement) -> bool:
         values = reference_values(m)
-        has_interval = any(r.low is not None and r.high is not None for r in m.references)
-        return has_interval or 0 <= min(values) <= max(values) <= 1
+        return _has_interval(m) or 0 <= min(values) <= max(values) <= 1
 
     return [m for m in rows if is_known(m)] or rows
 
@@ -275,16 +278,24 @@ def _labelled(m: Measurement, bounds: Bounds, *, lacking: bool, control_failed: 
 
 def _unsure(m: Measurement, bounds: Bounds, *, lacking: bool) -> str:
     """Why a value inside the bounds is not called like retrained; empty where it is."""
-    most = bounds.beyond(ALPHA)
-    below = bounds.centre - (m.unlearned.value or 0.0)
-    if m.leak is None:
-        return DOUBT if lacking else WIDE if below + most > m.margin and below > -bounds.half else ""
-    if gap(m) <= bounds.half:
-        if gap(m) <= m.margin:
-            return NOTHING
-        return RECORDS if m.prior else FEW_MODELS if len(reference_values(m)) < ENOUGH else WITHIN
-    above = below if m.leak == "below" else -below
-    return HALF if above + most > SHARE * gap(m) else ""
+    reach = bounds.beyond(ALPHA)
+    if m.leak is None:  # a row of use
+        if lacking:
+            return DOUBT
+        loss = bounds.centre - (m.unlearned.value or 0.0)
+        return WIDE if loss + reach > m.margin and loss > -bounds.half else ""
+    if gap(m) <= bounds.half:  # the original itself lies inside
+        return _why_blind(m)
+    return HALF if excess(m, m.unlearned) + reach > SHARE * gap(m) else ""
+
+
+def _why_blind(m: Measurement) -> str:
+    """Why a row can't tell even the original from retrained models."""
+    if gap(m) <= m.margin:
+        return NOTHING
+    if m.prior:
+        return RECORDS
+    return FEW_MODELS if len(reference_values(m)) < ENOUGH else WITHIN
 
 
 def _whole(judged: Sequence[Labelled], alpha: float, references: int, rule: str) -> Verdict:
