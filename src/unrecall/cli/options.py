@@ -12,7 +12,7 @@ from unrecall.spec.lines import check_named
 if TYPE_CHECKING:
     from unrecall.experiment.against import Against
 
-NOTHING = "forgot nothing"
+FORGOT_NOTHING = "forgot nothing"
 """What --fail-on takes beside verdicts: the exit code is then 3 where a method forgot nothing."""
 SUITES = {"standard", "quick", "all"}
 """The names of whole suites."""
@@ -157,7 +157,8 @@ class Judging(Attacks):
         bool, typer.Option("--show-examples", help="put pictures and texts of forget into record and page")
     ] = False
     fail_on: Annotated[
-        str, typer.Option(help=f"verdicts that make the exit code 1, separated by commas; '{NOTHING}' makes it 3")
+        str,
+        typer.Option(help=f"verdicts that make the exit code 1, separated by commas; '{FORGOT_NOTHING}' makes it 3"),
     ] = ""
 
     def __post_init__(self) -> None:
@@ -189,7 +190,7 @@ def labels(fail_on: str) -> set[str]:
     """The verdicts that --fail-on names."""
     from unrecall.record.schema import Label
 
-    every = [*get_args(Label), NOTHING]
+    every = [*get_args(Label), FORGOT_NOTHING]
     names = {label.strip() for label in fail_on.split(",") if label.strip()}
     for name in names - set(every):
         raise BadInput(f"--fail-on: unknown verdict '{name}'. {nearest(name, every)}")

@@ -9,7 +9,7 @@ import typer
 
 from unrecall.cli.lines import check_names, lines_of, method_line, scenario_line, search_of, tunes
 from unrecall.cli.options import (
-    NOTHING,
+    FORGOT_NOTHING,
     Anyway,
     Attacks,
     Device,
@@ -259,7 +259,7 @@ def _show(records: list[Any], folder: Path, fail_on: str) -> None:
     for line in summary_lines(records):
         say(line)
     say(folder / "report.html")
-    if NOTHING in labels(fail_on) and any(map(forgot_nothing, records)):
+    if FORGOT_NOTHING in labels(fail_on) and any(map(forgot_nothing, records)):
         raise typer.Exit(3)
     if any(record.verdict.label in labels(fail_on) for record in records):
         raise typer.Exit(1)
