@@ -114,7 +114,6 @@ def at_least(least: int, *, or_none: bool = False) -> Callable[[object], bool]:
     return lambda value: (or_none and value is None) or (type(value) is int and value >= least)
 
 
-NOTHING = type(None)
 ONE_EXAMPLE = "Expected more than 1 value per channel"
 """What PyTorch says where BatchNorm should train on one example."""
 UNFREEZE = "Unfreeze them: for p in model.parameters(): p.requires_grad_(True)."

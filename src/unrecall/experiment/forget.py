@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from numbers import Integral
+from types import NoneType
 
 from torch import nn
 
 from unrecall.data.examples import Absent
 from unrecall.data.request import Request
-from unrecall.errors import NOTHING, Fields, MissingReference, check_fields, kind_of
+from unrecall.errors import Fields, MissingReference, check_fields, kind_of
 from unrecall.experiment.goal import why_not_memorised
 from unrecall.experiment.run import Outcome, experiment
 from unrecall.harness.audit import models_of
@@ -29,10 +30,10 @@ def _whole(value: object) -> bool:
 FIELDS: Fields = {
     "request": (kind_of(Request), "a Request, as ur.Request(forget, retain) is"),
     "method": (kind_of(Method, str), "a method or its line, as 'scrub' or 'rurk:tau=0.05'"),
-    "task": (kind_of(Task, NOTHING), "a Task, as ur.tasks.Classification() is, or None"),
+    "task": (kind_of(Task, NoneType), "a Task, as ur.tasks.Classification() is, or None"),
     "retrained": (kind_of(list, tuple, nn.Module), "a model, or a list of models, empty where there are none"),
     "seed": (_whole, "a whole number from 0"),
-    "session": (kind_of(Session, NOTHING), "a Session or None"),
+    "session": (kind_of(Session, NoneType), "a Session or None"),
 }
 """What each argument but the model must be."""
 

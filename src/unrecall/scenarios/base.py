@@ -4,6 +4,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import NoneType
 from typing import Literal, TypeAlias
 
 from torch import nn
@@ -14,7 +15,7 @@ from unrecall.data.request import Request
 from unrecall.data.request_checks import check_set
 from unrecall.disk.files import content_key
 from unrecall.disk.weights import same_weights
-from unrecall.errors import NOTHING, BadInput, Fields, MissingReference, check_fields, kind_of, visible
+from unrecall.errors import BadInput, Fields, MissingReference, check_fields, kind_of, visible
 from unrecall.evidence.setting import first_answers_digest, first_two, inputs_digest, model_key
 from unrecall.models.observe import device_of
 from unrecall.nn.usable import check_model
@@ -49,10 +50,10 @@ FIELDS: Fields = {
     "task": (kind_of(Task), "a Task, as ur.tasks.Classification() is"),
     "request": (kind_of(Request), "a Request"),
     "build": (lambda value: value is None or takes(value, 2), "a function of seed and session, or None"),
-    "recipe": (kind_of(Fit, NOTHING), "a Fit or None"),
-    "retraining_recipe": (kind_of(Fit, NOTHING), "a Fit or None"),
+    "recipe": (kind_of(Fit, NoneType), "a Fit or None"),
+    "retraining_recipe": (kind_of(Fit, NoneType), "a Fit or None"),
     "objective": (kind_of(Objective), "an Objective, as unrecall.training.objectives.ULE() is"),
-    "original": (kind_of(nn.Module, NOTHING), "an nn.Module or None"),
+    "original": (kind_of(nn.Module, NoneType), "an nn.Module or None"),
     "retrained": (
         lambda value: isinstance(value, tuple) and all(map(kind_of(nn.Module), value)),
         "a tuple of nn.Modules",

@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from types import NoneType
 from typing import Any, cast
 
 import torch
@@ -17,7 +18,7 @@ from unrecall.data.examples import Examples, iterate
 from unrecall.data.identity import digests_of_rows
 from unrecall.data.request import Request, Split
 from unrecall.data.signals import Rows, View
-from unrecall.errors import NOTHING, BadInput, Fields, NotSupported, check_fields, kind_of, out_of_memory
+from unrecall.errors import BadInput, Fields, NotSupported, check_fields, kind_of, out_of_memory
 from unrecall.nn.hooks import frozen, in_training, mode, uncompiled
 from unrecall.nn.usable import check_finite
 from unrecall.record.schema import Exhibit
@@ -59,12 +60,12 @@ def _are_names(value: object) -> bool:
 
 
 FIELDS: Fields = {
-    "head_name": (kind_of(str, NOTHING), "a layer's name or None"),
+    "head_name": (kind_of(str, NoneType), "a layer's name or None"),
     "bounds": (_are_bounds, "two finite numbers, the lower one first, as (0.0, 1.0)"),
     "classes": (_are_names, "a tuple of names, empty where there are none"),
     "read": (lambda value: value is None or takes(value, 1), "a function of an item, or None"),
     "forward": (lambda value: value is None or takes(value, 2), "a function of a model and inputs, or None"),
-    "continuous": (kind_of(bool, NOTHING), "True, False or None"),
+    "continuous": (kind_of(bool, NoneType), "True, False or None"),
 }
 """What each setting of the task must be."""
 

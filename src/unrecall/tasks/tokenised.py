@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from types import NoneType
 from typing import Any, NamedTuple
 
 import torch
@@ -12,9 +13,10 @@ from torch import Tensor
 
 from unrecall.data.batches import Batch
 from unrecall.data.covariates import Covariates
+from unrecall.data.batches import Batch
 from unrecall.data.digests import digest
 from unrecall.data.examples import Examples, iterate
-from unrecall.errors import NOTHING, Fields, at_least, check_fields, kind_of
+from unrecall.errors import Fields, at_least, check_fields, kind_of
 from unrecall.record.schema import Exhibit
 from unrecall.tasks.conversations import spoken, spoken_after, whole
 from unrecall.tasks.strings import plain
@@ -53,10 +55,10 @@ class Encoded(NamedTuple):
 
 
 FIELDS: Fields = {
-    "template": (kind_of(str, NOTHING), "text, or None"),
+    "template": (kind_of(str, NoneType), "text, or None"),
     "longest": (at_least(2, or_none=True), "a whole number from 2 on, or None"),
-    "ends": (kind_of(bool, NOTHING), "True, False or None"),
-    "joined": (kind_of(bool, NOTHING), "True, False or None"),
+    "ends": (kind_of(bool, NoneType), "True, False or None"),
+    "joined": (kind_of(bool, NoneType), "True, False or None"),
 }
 """What each setting of the task must be."""
 
