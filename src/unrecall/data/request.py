@@ -24,7 +24,7 @@ from unrecall.data.request_checks import (
     refuse_not_finite,
     wordings,
 )
-from unrecall.data.sizes import FEWEST_TO_HALVE, OTHERS
+from unrecall.data.sizes import FEWEST_TO_TUNE_ON, OTHERS
 from unrecall.errors import BadInput, MissingReference
 
 Control: TypeAlias = Literal["planted", "random split", "matched", "synthetic"]
@@ -225,15 +225,15 @@ class Request:
         if self.kind == "class":
             return self.with_own(validation=NO_VALIDATION)
         n, unseen, spare = len(self.holdout), len(self.test), self._spare_persons()
-        if (n < FEWEST_TO_HALVE or spare == 0) and unseen >= FEWEST_TO_HALVE:
+        if (n < FEWEST_TO_TUNE_ON or spare == 0) and unseen >= FEWEST_TO_TUNE_ON:
             drawn = _half(range(unseen))
             validation, test = (
                 Selection(self.test, [i for i in range(unseen) if (i in drawn) is first]) for first in (True, False)
             )
             return self.with_own(validation=validation, test=test)
-        if n < FEWEST_TO_HALVE:
+        if n < FEWEST_TO_TUNE_ON:
             raise MissingReference(
-                f"tune: expected a validation set or at least {FEWEST_TO_HALVE} holdout examples, got {n}. Add "
+                f"tune: expected a validation set or at least {FEWEST_TO_TUNE_ON} holdout examples, got {n}. Add "
                 "examples like forget that were never trained on, or don't tune (--no-tune)."
             )
         whole, names = self.holdout, list(map(str, range(n))) if self.groups is None else [*self.groups["holdout"]]
