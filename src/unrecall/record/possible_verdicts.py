@@ -11,10 +11,9 @@ from unrecall.record.exchange import DRAWS
 from unrecall.record.never_trained import FEWEST_HOLDOUT, SHARED, levels
 from unrecall.record.never_trained_lines import FEWEST, SURE
 from unrecall.record.share_of_memory import needed, smallest_share
+from unrecall.record.verdict import ENOUGH
 
 COUNTED = "told from counts alone; which of these it will be depends on what the models know."
-SHARP = 5
-"""Retrained models from which on the bounds are narrow."""
 LABELLINGS = 20
 """In how many ways "was trained on" must be dealt out so that one of them is 5 in 100."""
 FEW, MANY = 10, 100
@@ -65,8 +64,8 @@ def possible(sizes: Sizes) -> Iterator[str]:
     if sizes.retrained >= 2:
         yield f"beside {sizes.retrained} retrained models: leaks, over-forgets, like retrained or inconclusive."
         yield COUNTED
-        if sizes.retrained < SHARP:
-            yield f"{SHARP} retrained models make the bounds much narrower."
+        if sizes.retrained < ENOUGH:
+            yield f"{ENOUGH} retrained models make the bounds much narrower."
         if sizes.forget < FEW:
             yield f"with {sizes.forget} forgotten, the original itself can look retrained by chance: pool requests."
         return

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import NamedTuple
 
 import numpy as np
@@ -25,22 +26,26 @@ SKEW = 2.2
 SHARE = 0.5
 """What share of the gap between the original and retrained models a model called like retrained may have left."""
 ENOUGH = 5
-"""Retrained models from which on their spread is known well enough to blame it."""
+"""Retrained models from which on their spread is known well: bounds are narrow, and where not, the spread is why."""
 RETAINED = ("retain_accuracy", "retain_probability")
 """What of retain a retrained model must know about as well as the original: it was trained on it too."""
 ORDER: tuple[Label, ...] = ("leaks", "over-forgets", "inconclusive", "like retrained")
 
-FEW = "fewer than two retrained models, so how far they differ is unknown"
-DOUBT = "retrained models know too little of retain to be a measure of use"
-NOTHING = "the original shows hardly more than retrained models do, or less, so there is nothing to see"
-WITHIN = "retrained models differ so much among themselves that the original itself could be one of them"
-FEW_MODELS = (
-    "so few retrained models don't say how far they differ, so that the original itself could be one; five would do"
-)
-RECORDS = "so few records are forgotten that by chance the original itself could be a retrained model"
-HALF = "half of what the original shows beyond retrained models could be left"
-WIDE = "retrained models differ so much among themselves that a loss worth naming could go unseen"
-CONTROL = "its attack's positive control failed, so that finding nothing says nothing"
+
+class Reason(StrEnum):
+    """Why a row is inconclusive, as its note says it."""
+
+    FEWER_THAN_TWO = "fewer than two retrained models, so how far they differ is unknown"
+    LITTLE_OF_RETAIN = "retrained models know too little of retain to be a measure of use"
+    NOTHING_TO_SEE = "the original shows hardly more than retrained models do, or less, so there is nothing to see"
+    MODELS_DIFFER = "retrained models differ so much among themselves that the original itself could be one of them"
+    FEW_MODELS = (
+        "so few retrained models don't say how far they differ, so that the original itself could be one; five would do"
+    )
+    FEW_RECORDS = "so few records are forgotten that by chance the original itself could be a retrained model"
+    HALF_COULD_BE_LEFT = "half of what the original shows beyond retrained models could be left"
+    LOSS_COULD_GO_UNSEEN = "retrained models differ so much among themselves that a loss worth naming could go unseen"
+    CONTROL_FAILED = "its attack's positive control failed, so that finding nothing says nothing"
 
 
 def judge(
@@ -259,7 +264,7 @@ def _labelled(m: Measurement, bounds: Bounds, *, lacking: bool, control_failed: 
         return Labelled(m.model_copy(update={"verdict": "not judged", "bound_low": None, "bound_high": None}), "")
     if len(reference_values(m)) < 2:
         without = {"verdict": "inconclusive", "note": m.note or too_few(m), "bound_low": None, "bound_high": None}
-        return Labelled(m.model_copy(update=without), FEW)
+        return Labelled(m.model_copy(update=without), Reason.FEWER_THAN_TWO)
     centre, half = bounds.centre, bounds.half
     side = (value - centre) * (1 if m.leak == "above" else -1)
     label: Label = "like retrained"
@@ -269,7 +274,7 @@ def _labelled(m: Measurement, bounds: Bounds, *, lacking: bool, control_failed: 
         label = "over-forgets"
     why = ""
     if label == "like retrained":
-        why = _unsure(m, bounds, lacking=lacking) or (CONTROL if control_failed else "")
+        why = _unsure(m, bounds, lacking=lacking) or (Reason.CONTROL_FAILED if control_failed else "")
     note = m.note if not why or why in m.note else f"{m.note} Inconclusive: {why}.".lstrip()
     ends = {"bound_low": centre - half, "bound_high": centre + half}
     labelled = m.model_copy(update={"verdict": "inconclusive" if why else label, "note": note, **ends})
@@ -281,21 +286,21 @@ def _unsure(m: Measurement, bounds: Bounds, *, lacking: bool) -> str:
     reach = bounds.beyond(ALPHA)
     if m.leak is None:  # a row of use
         if lacking:
-            return DOUBT
+            return Reason.LITTLE_OF_RETAIN
         loss = bounds.centre - (m.unlearned.value or 0.0)
-        return WIDE if loss + reach > m.margin and loss > -bounds.half else ""
+        return Reason.LOSS_COULD_GO_UNSEEN if loss + reach > m.margin and loss > -bounds.half else ""
     if gap(m) <= bounds.half:  # the original itself lies inside
         return _why_blind(m)
-    return HALF if excess(m, m.unlearned) + reach > SHARE * gap(m) else ""
+    return Reason.HALF_COULD_BE_LEFT if excess(m, m.unlearned) + reach > SHARE * gap(m) else ""
 
 
 def _why_blind(m: Measurement) -> str:
     """Why a row can't tell even the original from retrained models."""
     if gap(m) <= m.margin:
-        return NOTHING
+        return Reason.NOTHING_TO_SEE
     if m.prior:
-        return RECORDS
-    return FEW_MODELS if len(reference_values(m)) < ENOUGH else WITHIN
+        return Reason.FEW_RECORDS
+    return Reason.FEW_MODELS if len(reference_values(m)) < ENOUGH else Reason.MODELS_DIFFER
 
 
 def _whole(judged: Sequence[Labelled], alpha: float, references: int, rule: str) -> Verdict:
@@ -337,7 +342,7 @@ def _blocking(judged: Sequence[Labelled], rule: str) -> list[Labelled]:
         row = part.row
         if row.leak is None:
             return True
-        if part.why == NOTHING:
+        if part.why == Reason.NOTHING_TO_SEE:
             return False
         shows_half = rule != WITHOUT_CONTROLS and excess(row, row.unlearned) >= SHARE * gap(row)
         return row.group not in like or shows_half
@@ -347,7 +352,7 @@ def _blocking(judged: Sequence[Labelled], rule: str) -> list[Labelled]:
 
 def _reasons(judged: Sequence[Labelled]) -> str:
     """Why rows are inconclusive, each reason once, with the rows that it is true of."""
-    ordered = sorted(judged, key=lambda part: part.why == NOTHING)
+    ordered = sorted(judged, key=lambda part: part.why == Reason.NOTHING_TO_SEE)
     by_reason = {part.why: [other.row for other in judged if other.why == part.why] for part in ordered}
     return "; ".join(f"{why} ({'; '.join(m.title for m in rows)})" for why, rows in by_reason.items())
 

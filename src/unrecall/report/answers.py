@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from unrecall.record.never_trained import ALPHA, MARGIN
 from unrecall.record.never_trained_lines import SHARES_LEFT, after, strength
 from unrecall.record.schema import AttackTest, Measurement, NeverTrained, Record, Tuning
-from unrecall.record.verdict import ENOUGH, NOTHING, family, reference_values
+from unrecall.record.verdict import ENOUGH, Reason, family, reference_values
 from unrecall.report import harm, matrices, scales
 from unrecall.report.harm import INCONCLUSIVE, NOT_JUDGED, Reply
 from unrecall.report.never_trained import GRADES, in_points
@@ -322,19 +322,21 @@ def _word(rows: Sequence[Measurement]) -> tuple[str, list[Measurement]]:
     if leaks := [m for m in rows if m.verdict == "leaks"]:
         return YES, leaks
     decided = [m for m in rows if m.verdict in ("like retrained", "over-forgets")]
-    open_rows = [m for m in rows if m not in decided and NOTHING not in m.note]
+    open_rows = [m for m in rows if m not in decided and Reason.NOTHING_TO_SEE not in m.note]
     blocking = [m for m in open_rows if m.group not in {d.group for d in decided}]
     if decided and not blocking:
         return AS_FAR if any(map(says_nothing, rows)) else NO, decided
     unsure = blocking or [m for m in rows if m not in decided]
     if not any(len(reference_values(m)) >= 2 for m in unsure):
         return NOT_JUDGED, unsure
-    return NO_TRACE if all(NOTHING in m.note for m in unsure) else INCONCLUSIVE, unsure
+    return NO_TRACE if all(Reason.NOTHING_TO_SEE in m.note for m in unsure) else INCONCLUSIVE, unsure
 
 
 def _undecided(rows: Sequence[Measurement]) -> str:
     """Names the rows that can't tell, beside a no that others give; those of `_untold` have a sentence of their own."""
-    unsure = [m for m in rows if m.verdict == "inconclusive" and NOTHING not in m.note and not says_nothing(m)]
+    unsure = [
+        m for m in rows if m.verdict == "inconclusive" and Reason.NOTHING_TO_SEE not in m.note and not says_nothing(m)
+    ]
     return f" Can’t tell: {_listed([m.title for m in unsure[:MOST]])}." if unsure else ""
 
 

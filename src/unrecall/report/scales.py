@@ -4,7 +4,7 @@ import math
 from typing import Final, TypeAlias
 
 from unrecall.record.schema import Estimate, Measurement
-from unrecall.record.verdict import FEW_MODELS, WITHIN
+from unrecall.record.verdict import Reason
 
 Ends: TypeAlias = tuple[float, float]
 
@@ -69,4 +69,8 @@ def says_nothing(m: Measurement) -> bool:
 
     Its bounds hold all values up to the original's, so that nothing which is left can lie outside.
     """
-    return m.verdict == "inconclusive" and m.leak is not None and (WITHIN in m.note or FEW_MODELS in m.note)
+    return (
+        m.verdict == "inconclusive"
+        and m.leak is not None
+        and (Reason.MODELS_DIFFER in m.note or Reason.FEW_MODELS in m.note)
+    )

@@ -7,20 +7,7 @@ from scipy import stats as scipy_stats
 from unrecall.metrics.gap import average_gap
 from unrecall.record import former
 from unrecall.record.schema import AttackReport, Estimate, Label, Measurement, Side, ThreatModel
-from unrecall.record.verdict import (
-    ALPHA,
-    CONTROL,
-    FORMER,
-    NOTHING,
-    RECORDS,
-    RULE,
-    SHARE,
-    SKEW,
-    WITHIN,
-    WITHOUT_CONTROLS,
-    judge,
-    smallest_share,
-)
+from unrecall.record.verdict import ALPHA, FORMER, RULE, SHARE, SKEW, WITHOUT_CONTROLS, Reason, judge, smallest_share
 from unrecall.scenarios.paper_tables import CIFAR10, SMALL_CIFAR5
 
 GAP = ("retain_accuracy", "forget_accuracy", "test_accuracy", "mia_failure")
@@ -96,7 +83,9 @@ def test_an_attack_whose_control_failed_may_find_something_but_finding_nothing_s
     rows = [row(value, TIGHT, name="relearn_mean"), retained("test_accuracy", 0.9, 0.9)]
     found, verdict = judge(rows, [report("relearn", False)])
     assert (found[0].verdict, found[1].verdict, verdict.label) == (label, "like retrained", label)
-    assert (CONTROL in found[0].note) is (CONTROL in verdict.line) is (label == "inconclusive")
+    assert (
+        (Reason.CONTROL_FAILED in found[0].note) is (Reason.CONTROL_FAILED in verdict.line) is (label == "inconclusive")
+    )
     assert "seen 4 times in 5" not in verdict.line
     assert judge(found, [report("relearn", False)]) == (found, verdict)
     for reports in ([report("relearn", True)], [report("relearn", None)], [report("other", False)], []):
@@ -112,7 +101,7 @@ def test_another_attack_of_that_group_can_vouch_where_ones_control_failed() -> N
     assert [m.verdict for m in found] == ["inconclusive", "like retrained"]
     assert verdict.label == "like retrained"
     assert verdict.line.startswith("Like retrained: 1 of 2 judged measurements fall where retrained models do")
-    assert f"The others can't tell: {CONTROL} (RELEARN_MEAN)." in verdict.line
+    assert f"The others can't tell: {Reason.CONTROL_FAILED} (RELEARN_MEAN)." in verdict.line
     assert verdict.line.endswith("(RECALIBRATION_MEAN).")
     _, apart = judge([rows[0], rows[1].model_copy(update={"group": "privacy"})], [report("relearn", False)])
     assert apart.label == "inconclusive", "nothing else of that group vouches"
@@ -223,7 +212,11 @@ def test_like_retrained_means_that_half_of_the_gap_is_ruled_out() -> None:
 
 
 def test_where_the_original_is_among_retrained_models_the_row_can_not_tell() -> None:
-    for original, margin, why in ((0.54, 0.01, WITHIN), (0.54, 0.1, NOTHING), (0.3, 0.01, NOTHING)):
+    for original, margin, why in (
+        (0.54, 0.01, Reason.MODELS_DIFFER),
+        (0.54, 0.1, Reason.NOTHING_TO_SEE),
+        (0.3, 0.01, Reason.NOTHING_TO_SEE),
+    ):
         (found,), verdict = judge([row(0.5, TIGHT, original=original, margin=margin)])
         assert found.verdict == "inconclusive" == verdict.label
         assert why in found.note
@@ -237,13 +230,13 @@ def test_rows_that_have_nothing_to_tell_do_not_keep_others_from_telling() -> Non
     unsure = row(0.5, [0.3, 0.7, 0.5, 0.4, 0.6], original=0.9, margin=0.1, name="c")
     assert judge([told, blind])[1].label == "like retrained"
     assert "1 of 2 judged measurements fall where retrained models do" in judge([told, blind])[1].line
-    assert f"The others can't tell: {NOTHING} (B)." in judge([told, blind])[1].line
+    assert f"The others can't tell: {Reason.NOTHING_TO_SEE} (B)." in judge([told, blind])[1].line
     assert judge([blind])[1].label == "inconclusive", "nothing could have been seen"
     assert judge([told, unsure])[1].label == "like retrained", "another row of its group tells"
     elsewhere = unsure.model_copy(update={"group": "inside"})
     verdict = judge([told, elsewhere])[1]
     assert verdict.label == "inconclusive"
-    assert f"{WITHIN} (C)" in verdict.line
+    assert f"{Reason.MODELS_DIFFER} (C)" in verdict.line
 
 
 @pytest.mark.parametrize(("shown", "blocks"), [(0.69, False), (0.71, True), (0.9, True)])
@@ -254,7 +247,7 @@ def test_a_row_that_can_not_tell_speaks_up_where_it_shows_half_of_what_only_the_
     unsure = row(shown, [0.3, 0.7, 0.5, 0.4, 0.6], original=0.9, margin=0.1, name="c")
     verdict = judge([row(0.5, TIGHT), unsure])[1]
     assert verdict.label == ("inconclusive" if blocks else "like retrained")
-    assert f"{WITHIN} (C)" in verdict.line
+    assert f"{Reason.MODELS_DIFFER} (C)" in verdict.line
     before = judge([row(0.5, TIGHT), unsure], rule=WITHOUT_CONTROLS)[1]
     assert (before.label, before.rule) == ("like retrained", WITHOUT_CONTROLS)
 
@@ -266,8 +259,8 @@ def test_too_few_records_are_the_reason_and_how_many_would_do_is_said() -> None:
         update={"prior": 4, "references": [Estimate(value=v, low=v - 0.98, high=v + 0.98, n=4) for v in values]}
     )
     (found,), verdict = judge([made])
-    assert RECORDS in found.note
-    assert RECORDS in verdict.line
+    assert Reason.FEW_RECORDS in found.note
+    assert Reason.FEW_RECORDS in verdict.line
     spread = np.sqrt((4 * 0.25 + 3 * np.var(values, ddof=1)) / 7) * np.sqrt(5 / 4)
     half = (1 + (SKEW - 1) / 2) * scipy_stats.t.ppf(0.975, 7) * spread
     needed = int(np.ceil(4 * (half + 0.84 * spread) ** 2))

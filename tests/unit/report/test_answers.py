@@ -7,7 +7,7 @@ import pytest
 from tests.worlds.records import alone, full, measurement, minimal
 from unrecall.record.never_trained import as_verdict
 from unrecall.record.schema import UNMET, Damage, Doubt, Estimate, Label, Measurement, Reading, Record
-from unrecall.record.verdict import FEW_MODELS, NOTHING, WITHIN, judge
+from unrecall.record.verdict import Reason, judge
 from unrecall.report import answers, page
 from unrecall.report.answers import compared, regulator, request, unlearning, unsaid
 from unrecall.report.markdown import markdown
@@ -64,11 +64,11 @@ def test_rows_beside_retrained_models_decide(rows: list[tuple[str, str, Label]],
 
 
 def test_a_row_on_which_nothing_is_to_be_seen_decides_nothing() -> None:
-    empty = row("relearn_mean", "recovery", "inconclusive", note=f"Inconclusive: {NOTHING}.")
+    empty = row("relearn_mean", "recovery", "inconclusive", note=f"Inconclusive: {Reason.NOTHING_TO_SEE}.")
     assert words(beside_retrained(row("loss_left", "privacy", "like retrained"), empty))[:2] == ["No", "No"]
     answer = answers.answers(beside_retrained(empty))[0]
     assert answer.word == "Can’t be told"
-    assert answer.text.startswith(NOTHING.capitalize()[:20])
+    assert answer.text.startswith(Reason.NOTHING_TO_SEE.capitalize()[:20])
 
 
 def test_beside_a_no_stand_the_rows_that_can_not_tell() -> None:
@@ -84,13 +84,13 @@ def test_no_plain_no_stands_over_an_attack_that_can_not_tell_the_original() -> N
     told = row("relearn_mean", "recovery", "like retrained")
     wide = measurement(
         "prototypical_mean", "Prototypes", "recovery", (1.0, 1.0, 1.0), (1.0, 0.4), "inconclusive",
-        leak="above", note=f"Inconclusive: {WITHIN}.", bound_low=-2.13, bound_high=3.51,
+        leak="above", note=f"Inconclusive: {Reason.MODELS_DIFFER}.", bound_low=-2.13, bound_high=3.51,
     )  # fmt: skip
     untold = (
         "2 retrained models differ too much to tell: Prototypes 1.000 (original 1.000, retrained "
         "0.700, another one 0.000 to 1.000)."
     )
-    for shown in (wide, wide.model_copy(update={"note": f"Inconclusive: {FEW_MODELS}."})):
+    for shown in (wide, wide.model_copy(update={"note": f"Inconclusive: {Reason.FEW_MODELS}."})):
         record = beside_retrained(told, shown)
         for answer in (answers.answers(record)[0], regulator(record)[0]):
             assert (answer.word, answer.tone) == ("No, as far as can be told", "open")
