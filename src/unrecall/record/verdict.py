@@ -59,18 +59,18 @@ def judge(
     `rule`: this one, or a former one: `WITHOUT_CONTROLS` looks at no controls and at no share shown on an inconclusive
     row, and all former ones let a ratio without intervals widen the bounds of its family.
 
-    Rows are judged in families (still known, can be told, still useful), each at a = alpha / number of families. One
-    more retrained model would fall between the bounds
+    1. *Bounds.* Rows are judged in three families (still known, can be told, still useful), each at a = alpha / number
+       of families that have rows. One more retrained model would fall within
 
-        mean(r) +- c t_{K-1, 1-a} s sqrt(1 + 1/K),      c = `SKEW`, for spreads as skewed as an exponential's
+           mean(r) +- c t_{K-1, 1-a} s sqrt(1 + 1/K),      c = `SKEW`, for spreads as skewed as an exponential's
 
-    s no less than one example's worth, 1/n, and than is typical of the row's family, in units of the deviation over
-    examples. Where a row's intervals say how far models differ (`prior`), they are pooled with the references' spread:
-    see `Bounds`. Outside, the unlearned model leaks or over-forgets, by side. Inside, it is like retrained where the
-    original lies outside, and half or more of the gap between original and retrained can be ruled out at 5 %; a row of
-    use, where it is not worse than retrained models by `margin`. Else the row is inconclusive, and its note says why.
-    A row of an attack whose positive control failed may lie outside; inside it is inconclusive. The audit is
-    inconclusive where `_blocking` rows are.
+       s is the retrained models' standard deviation, but at least 1/n, and at least the spread that is typical of the
+       family. `Bounds` explains rows with a `prior`.
+    2. *Outside* the bounds a row leaks or over-forgets, by side; a row of use can only over-forget.
+    3. *Inside*, it is like retrained if the original lies outside, and half of the original's gap can be ruled out at
+       5 %. A row of use is, if a loss of more than `margin` can be ruled out. Otherwise it is inconclusive, and its
+       note says why. A row whose attack failed its positive control is never like retrained.
+    4. The audit gets the worst label of its rows; inconclusive rows count only where `_blocking` says so.
     """
     decided = [m for m in measurements if m.judged and m.unlearned.value is not None and len(reference_values(m)) >= 2]
     names = {m.name for m in decided}
