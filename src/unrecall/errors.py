@@ -11,6 +11,7 @@ import sysconfig
 import traceback
 from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, requires
+from numbers import Integral
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -110,8 +111,12 @@ def positive_or_none(value: object) -> bool:
 
 
 def at_least(least: int, *, or_none: bool = False) -> Callable[[object], bool]:
-    """A test for whole numbers from `least` on, and perhaps None."""
-    return lambda value: (or_none and value is None) or (type(value) is int and value >= least)
+    """A test for whole numbers from `least` on, NumPy's among them but no bool, and perhaps None."""
+
+    def test(value: object) -> bool:
+        return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
+
+    return lambda value: (or_none and value is None) or test(value)
 
 
 ONE_EXAMPLE = "Expected more than 1 value per channel"

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from unrecall import errors
-from unrecall.errors import BadInput, MissingDependency, error_line, nearest, visible
+from unrecall.errors import BadInput, MissingDependency, at_least, error_line, nearest, visible
 
 
 def test_in_a_checkout_the_extra_is_installed_from_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,3 +55,12 @@ def test_every_library_s_words_for_too_little_memory_are_known(line: str) -> Non
 
 def test_names_that_are_numbers_stand_by_their_size() -> None:
     assert nearest("x", ["10", "9", "b", "a"]) == "Known: a, b, 9, 10."
+
+
+@pytest.mark.parametrize(
+    ("value", "taken"),
+    [(2, True), (np.int64(2), True), (1, False), (np.int64(1), False), (True, False), (2.0, False), (None, False)],
+)
+def test_whole_numbers_are_also_numpy_s_and_no_bools(value: object, taken: bool) -> None:
+    assert at_least(2)(value) is taken
+    assert at_least(2, or_none=True)(value) is (taken or value is None)

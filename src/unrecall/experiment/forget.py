@@ -1,14 +1,13 @@
 """The whole line for somebody with a model, a request and no scenario: unlearn, audit, record and page."""
 
 from collections.abc import Iterator, Sequence
-from numbers import Integral
 from types import NoneType
 
 from torch import nn
 
 from unrecall.data.examples import Absent
 from unrecall.data.request import Request
-from unrecall.errors import Fields, MissingReference, check_fields, kind_of
+from unrecall.errors import Fields, MissingReference, at_least, check_fields, kind_of
 from unrecall.experiment.goal import why_not_memorised
 from unrecall.experiment.run import Outcome, experiment
 from unrecall.harness.audit import models_of
@@ -21,18 +20,12 @@ from unrecall.tasks.base import Task
 from unrecall.tasks.classification import Classification
 from unrecall.training.session import Session
 
-
-def _whole(value: object) -> bool:
-    """Whether a value is a whole number from 0."""
-    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 0
-
-
 FIELDS: Fields = {
     "request": (kind_of(Request), "a Request, as ur.Request(forget, retain) is"),
     "method": (kind_of(Method, str), "a method or its line, as 'scrub' or 'rurk:tau=0.05'"),
     "task": (kind_of(Task, NoneType), "a Task, as ur.tasks.Classification() is, or None"),
     "retrained": (kind_of(list, tuple, nn.Module), "a model, or a list of models, empty where there are none"),
-    "seed": (_whole, "a whole number from 0"),
+    "seed": (at_least(0), "a whole number from 0 on"),
     "session": (kind_of(Session, NoneType), "a Session or None"),
 }
 """What each argument but the model must be."""

@@ -84,7 +84,7 @@ def tune(
     untouched = goal.gap(goal.signals(model))
     judge = partial(trial_of, goal, guards)
     search = Search(method, model, job.on(request).until(goal), seed, request.kind, untouched, judge)
-    tried = search.trials(strength, trials)
+    tried = search.trials(strength, int(trials))
     best = choose(tried, request.kind)
     met = best.sparing and best.gap <= search.close and (request.kind != "samples" or best.gap >= -search.close)
     return Tuning(

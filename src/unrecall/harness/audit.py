@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from numbers import Integral
 from types import NoneType
 from typing import Any
 
@@ -18,7 +17,7 @@ from unrecall.disk.cache import Cache, model_form
 from unrecall.disk.code_key import code_key
 from unrecall.disk.files import content_key
 from unrecall.disk.weights import digest_of
-from unrecall.errors import BadInput, Fields, built_in, check_fields, kind_of, positive_or_none
+from unrecall.errors import BadInput, Fields, at_least, built_in, check_fields, kind_of, positive_or_none
 from unrecall.evidence.setting import Defender, Models, Setting
 from unrecall.harness.deletion import deletion_finding
 from unrecall.harness.finding import Finding, report_of
@@ -53,12 +52,9 @@ FIELDS: Fields = {
     "request": (kind_of(Request), "a Request"),
     "task": (kind_of(Task), "a Task, as ur.tasks.Classification() is"),
     "retrained": (kind_of(list, tuple, nn.Module), "a model, or a list of models, empty where there are none"),
-    "seed": (lambda value: isinstance(value, Integral) and not isinstance(value, bool), "a whole number"),
+    "seed": (at_least(0), "a whole number from 0 on"),
     "session": (kind_of(Session, NoneType), "a Session or None"),
-    "sample": (
-        lambda value: value is None or (isinstance(value, Integral) and not isinstance(value, bool) and int(value) > 0),
-        "a number of examples from 1 on, or None for all",
-    ),
+    "sample": (at_least(1, or_none=True), "a number of examples from 1 on, or None for all"),
     "run": (kind_of(Run, NoneType), "a Run, or None"),
     "defender": (kind_of(Defender, NoneType), "a Defender, or None"),
     "rate": (positive_or_none, "a number above 0, or None"),

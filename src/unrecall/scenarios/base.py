@@ -15,7 +15,7 @@ from unrecall.data.request import Request
 from unrecall.data.request_checks import check_set
 from unrecall.disk.files import content_key
 from unrecall.disk.weights import same_weights
-from unrecall.errors import BadInput, Fields, MissingReference, check_fields, kind_of, visible
+from unrecall.errors import BadInput, Fields, MissingReference, at_least, check_fields, kind_of, visible
 from unrecall.evidence.setting import first_answers_digest, first_two, inputs_digest, model_key
 from unrecall.models.observe import device_of
 from unrecall.nn.usable import check_model
@@ -58,7 +58,7 @@ FIELDS: Fields = {
         lambda value: isinstance(value, tuple) and all(map(kind_of(nn.Module), value)),
         "a tuple of nn.Modules",
     ),
-    "references": (lambda value: type(value) is int and value >= 0, "a whole number from 0 on"),
+    "references": (at_least(0), "a whole number from 0 on"),
     "precision": (
         lambda value: value in (None, "float32", "float16", "bfloat16"),
         "float32, float16, bfloat16 or None",
@@ -106,6 +106,7 @@ class Scenario:
         if isinstance(self.retrained, list):
             object.__setattr__(self, "retrained", tuple(self.retrained))
         check_fields("Scenario", FIELDS, vars(self))
+        object.__setattr__(self, "references", int(self.references))
         if self.original_data is not None:
             check_set("Scenario", "original_data", self.original_data)
             if not len(self.original_data):

@@ -345,7 +345,15 @@ def test_a_method_is_given_a_job_and_a_job_its_parts() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        *[("seed", "x"), ("request", {}), ("session", "x"), ("method", 3), ("retrained", None), ("task", None)],
+        *[
+            ("seed", "x"),
+            ("seed", -1),
+            ("request", {}),
+            ("session", "x"),
+            ("method", 3),
+            ("retrained", None),
+            ("task", None),
+        ],
         *[("rate", 0), ("rate", float("nan")), ("run", "x"), ("show_examples", "no"), ("defender", "x")],
     ],
 )
