@@ -74,8 +74,7 @@ def training_times(case: Case, model: nn.Module, counts: Mapping[Role, int]) -> 
     for role in get_args(Role):
         if counts[role]:
             setup = case.scenario.training_setup(role, 0)
-            networks, loss = setup.course(copy.deepcopy(model))
-            phase = Phase(loss, {"train": setup.data}, setup.recipe)
+            networks, phase = setup.phase(copy.deepcopy(model))
             yield _timed(role, networks, phase, case, Amount(total_steps(phase), times=counts[role]))
 
 

@@ -19,7 +19,8 @@ from unrecall.record.schema import Cost
 from unrecall.tasks.base import Task
 from unrecall.training.cost import metered
 from unrecall.training.loop import Fit, Phase, fit
-from unrecall.training.objectives import Course, Objective, Plain, Start
+from unrecall.training.objectives import Objective, Plain, Start
+from unrecall.training.objectives.base import STREAM
 from unrecall.training.randomness import own_randomness, seeded
 from unrecall.training.session import Session
 
@@ -80,11 +81,12 @@ class TrainingSetup(NamedTuple):
     probe: Examples
     objective: Objective = Plain()
 
-    def course(self, model: nn.Module) -> Course:
-        """What the loop trains, so that `model` learns it."""
+    def phase(self, model: nn.Module) -> tuple[nn.Module, Phase]:
+        """What the loop trains, so that `model` learns it, and the phase that it is trained in."""
         probe = self.task.collate(list(iterate(self.probe)))
         with own_randomness(self.seed):
-            return self.objective.course(Start(model, self.task, move(probe, device_of(model))))
+            networks, loss = self.objective.course(Start(model, self.task, move(probe, device_of(model))))
+        return networks, Phase(loss, {STREAM: self.data}, self.recipe)
 
 
 def trained_once(name: str, role: str, model: nn.Module, setup: TrainingSetup, session: Session) -> Trained:
@@ -99,8 +101,7 @@ def trained_once(name: str, role: str, model: nn.Module, setup: TrainingSetup, s
     def train() -> Trained:
         spent = metered(session)
         with spent:
-            networks, loss = setup.course(model)
-            phase = Phase(loss, {"train": setup.data}, setup.recipe)
+            networks, phase = setup.phase(model)
             fit(networks, task, phase, seeded(seed), session.named(f"{role}-{seed}", content_key(*key)))
         return Trained(model.eval(), spent.cost)
 
