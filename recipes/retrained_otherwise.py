@@ -29,7 +29,7 @@ from unrecall.harness.suites import suite
 from unrecall.record.schema import Record
 from unrecall.scenarios.base import Scenario
 from unrecall.scenarios.digits import Digits
-from unrecall.training.loop import Fit, Phase, RowsLoss, fit, loss_on, mean_loss
+from unrecall.training.loop import Fit, Phase, RowsLoss, cross_entropy, fit, loss_on
 from unrecall.training.randomness import seeded
 from unrecall.training.session import Session
 from unrecall.training.teacher import distance, frozen_copy, remembered
@@ -45,7 +45,7 @@ def trained(kind: str, scenario: Scenario, original: nn.Module, seed: int, sessi
     """A fresh model that learned retain, in one of the ways."""
     recipe, retain = scenario.recipe, scenario.request.retain
     assert recipe is not None
-    of = imitating(scenario, original) if kind == "answers" else mean_loss
+    of = imitating(scenario, original) if kind == "answers" else cross_entropy
     model = scenario.untrained_model(FIRST_SEED + seed, session)
     phase = Phase(loss_on("retain", scenario.task, of), {"retain": retain}, ADAM if kind == "adam" else recipe)
     fit(model, scenario.task, phase, seeded(FIRST_SEED + seed), Session(device="cpu"))

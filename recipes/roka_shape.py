@@ -24,7 +24,7 @@ from unrecall.scenarios.cifar10_indirect import Cifar10Indirect
 from unrecall.scenarios.cifar_data import CLASSES
 from unrecall.tasks.base import Task
 from unrecall.training.job import Job
-from unrecall.training.loop import Fit, set_training, training
+from unrecall.training.loop import Fit, fit_by_step, set_training
 from unrecall.training.randomness import seeded
 from unrecall.training.session import Session
 from unrecall.training.teacher import frozen_copy
@@ -64,7 +64,7 @@ def curve(method: GradientMethod, data: str, weights: str, gone: int) -> list[li
     look(0)
     step = 0
     try:
-        for step in training(model, task, phase, seeded(0), Session(device="cpu")):
+        for step in fit_by_step(model, task, phase, seeded(0), Session(device="cpu")):
             if step in LOOKS:
                 look(step)
                 set_training(model, phase.fit)

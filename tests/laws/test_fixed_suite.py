@@ -25,7 +25,7 @@ from unrecall.harness.never_trained import (
 )
 from unrecall.record.never_trained import SUITES, TAUGHT_STEPS, Stated
 from unrecall.record.schema import ThreatModel
-from unrecall.training.loop import Fit, training
+from unrecall.training.loop import Fit, fit_by_step
 
 TASK = ur.tasks.Classification()
 
@@ -130,7 +130,7 @@ def test_the_steps_that_are_told_are_those_that_are_taken(monkeypatch: pytest.Mo
     own, taken = setting(), list[int]()
 
     def counted(*arguments: Any, **named: Any) -> Iterator[int]:
-        for step in training(*arguments, **named):
+        for step in fit_by_step(*arguments, **named):
             taken.append(step)
             yield step
 

@@ -32,7 +32,7 @@ from unrecall.methods.base import LoopMethod, Method, Training, null_base, until
 from unrecall.scenarios.base import Role
 from unrecall.spec.lines import show
 from unrecall.training.job import Job
-from unrecall.training.loop import Phase, checked_steps, total_steps, training
+from unrecall.training.loop import Phase, checked_steps, fit_by_step, total_steps
 from unrecall.training.randomness import seeded
 from unrecall.training.session import duration
 
@@ -101,7 +101,7 @@ def _timed(name: str, student: nn.Module, phase: Phase, case: Case, amount: Amou
     """A few steps of a phase, on `student`, and what all of them take."""
     longer = replace(phase, fit=replace(phase.fit, epochs=max(STEPS, phase.fit.epochs), steps=STEPS))
     seconds, started = list[float](), time.perf_counter()
-    for _ in training(student, case.scenario.task, longer, seeded(0), case.session.quiet()):
+    for _ in fit_by_step(student, case.scenario.task, longer, seeded(0), case.session.quiet()):
         seconds.append(time.perf_counter() - started)
         if sum(seconds) > SLOW:
             break

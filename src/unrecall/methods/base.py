@@ -32,11 +32,11 @@ from unrecall.training.loop import (
     RowsLoss,
     StepState,
     averaged,
+    cross_entropy,
     epoch_steps,
     fit,
     idle_step,
     loss_on,
-    mean_loss,
     plain_step,
     set_training,
 )
@@ -387,7 +387,7 @@ def restore_flags(student: nn.Module, model: nn.Module) -> nn.Module:
     return student.eval()
 
 
-def phase_over(split: Split, job: Job, fit: Fit, of: RowsLoss = mean_loss) -> Phase:
+def phase_over(split: Split, job: Job, fit: Fit, of: RowsLoss = cross_entropy) -> Phase:
     """Makes a phase over one split of the request, which minimises what `of` computes from a pass; CE by default."""
     return Phase(loss_on(split, job.task, of), {split: job.request[split]}, fit)
 

@@ -15,7 +15,7 @@ from unrecall.models.low_rank import LowRank
 from unrecall.models.observe import accuracy
 from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import Classifying, offers
-from unrecall.training.loop import Phase, training
+from unrecall.training.loop import Phase, fit_by_step
 from unrecall.training.randomness import draw_seed, own_randomness
 from unrecall.training.session import Session
 
@@ -64,7 +64,7 @@ def copies(
     trained = [p for p in student.parameters() if p.requires_grad]
     moved = False
     try:
-        for step in training(student, task, phase, generator, session.quiet()):
+        for step in fit_by_step(student, task, phase, generator, session.quiet()):
             moved = moved or any(not torch.equal(p, q.to(p)) for p, q in zip(trained, before, strict=True))
             if not moved:
                 continue

@@ -202,7 +202,7 @@ class Phase:
             )
 
 
-def mean_loss(rows: Rows, _: Batch) -> Tensor:
+def cross_entropy(rows: Rows, _: Batch) -> Tensor:
     """Computes CE: the mean over an example's rows, then over the examples of a batch."""
     return rows.losses().mean()
 
@@ -212,12 +212,12 @@ def averaged(over: Average) -> RowsLoss:
     return lambda rows, _: rows.mean(nll(rows.logits, rows.targets), over)
 
 
-def loss_on(stream: str, task: Task, of: RowsLoss = mean_loss) -> Loss:
+def loss_on(stream: str, task: Task, of: RowsLoss = cross_entropy) -> Loss:
     """Makes the loss that `of` computes from a pass over a batch of one stream; CE by default."""
     return lambda model, batches: of(task.rows(model, batches[stream]), batches[stream])
 
 
-def groups(name: str, length: int, fit: Fit, seed: int, steps: range) -> Iterator[list[int]]:
+def shuffled_indices(name: str, length: int, fit: Fit, seed: int, steps: range) -> Iterator[list[int]]:
     """The indices of each batch of the stream `name`: a fresh shuffle each time round, the same for the same seed.
 
     A last batch of one example is left out (BatchNorm can't train on it) unless it is the only one.
@@ -269,7 +269,9 @@ def fit(
     return session.efforts[-1]
 
 
-def training(model: nn.Module, task: Task, phase: Phase, generator: torch.Generator, session: Session) -> Iterator[int]:
+def fit_by_step(
+    model: nn.Module, task: Task, phase: Phase, generator: torch.Generator, session: Session
+) -> Iterator[int]:
     """Runs a phase as `fit` does, and yields the number of steps done after each step.
 
     The session gets the effort when the phase ends. A caller may stop early, and keep the model as it then is.
@@ -362,7 +364,7 @@ def _streams(phase: Phase, task: Task, seed: int, steps: range) -> dict[str, Ite
     """
 
     def stream(name: str, data: Examples) -> Iterator[Batch]:
-        chosen = zip(groups(name, len(data), phase.fit, seed, steps), steps, strict=False)
+        chosen = zip(shuffled_indices(name, len(data), phase.fit, seed, steps), steps, strict=False)
         return batches_of(data, task.collate, (BatchIndices(indices, seed + i) for indices, i in chosen), len(steps))
 
     return {name: stream(name, data) for name, data in phase.streams.items()}

@@ -27,7 +27,7 @@ from unrecall.tasks import CausalLM, Classification, Contrastive
 from unrecall.tasks.protocols import Classifying
 from unrecall.training import copies as module
 from unrecall.training.job import Job
-from unrecall.training.loop import Fit, Phase, training
+from unrecall.training.loop import Fit, Phase
 from unrecall.training.randomness import seeded
 
 CORNERS = torch.eye(4)

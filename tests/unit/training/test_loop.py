@@ -30,10 +30,10 @@ from unrecall.training.loop import (
     Phase,
     StepState,
     fit,
-    groups,
     loss_on,
     plain_step,
     set_training,
+    shuffled_indices,
     total_steps,
 )
 from unrecall.training.randomness import seeded
@@ -74,7 +74,7 @@ def test_loop_equals_a_bare_one(schedule: str, period: int | None) -> None:
     bare = network().train()
     optimizer = torch.optim.SGD(bare.parameters(), 0.05, momentum=0.9, weight_decay=1e-3)
     inputs, labels = torch.stack([x for x, _ in DATA]), torch.tensor([y for _, y in DATA])
-    for step, chosen in enumerate(groups("all", len(DATA), recipe, seed, range(9))):
+    for step, chosen in enumerate(shuffled_indices("all", len(DATA), recipe, seed, range(9))):
         if schedule == "cosine":
             rate = 0.05 * (1 + math.cos(math.pi * step / (period or 9))) / 2
         else:
@@ -261,10 +261,13 @@ def test_a_last_group_of_one_is_left_out(length: int, batch_size: int, expected:
     recipe = Fit(batch_size=batch_size, epochs=2)
     phase = Phase(classify, {"all": DATA[:length]}, recipe)
     assert total_steps(phase) == 2 * len(expected)
-    found = list(groups("all", length, recipe, 0, range(total_steps(phase))))
+    found = list(shuffled_indices("all", length, recipe, 0, range(total_steps(phase))))
     assert [len(group) for group in found] == expected * 2
     assert len({i for group in found[: len(expected)] for i in group}) == sum(expected)
-    assert list(groups("all", length, recipe, 0, range(len(expected), 2 * len(expected)))) == found[len(expected) :]
+    assert (
+        list(shuffled_indices("all", length, recipe, 0, range(len(expected), 2 * len(expected))))
+        == found[len(expected) :]
+    )
 
 
 class Killed(Exception):
