@@ -8,7 +8,7 @@ from torch import nn
 from unrecall.errors import NotSupported
 from unrecall.training.randomness import draw_seed, own_randomness
 
-Start = Callable[[nn.Module], None]
+LayerInit = Callable[[nn.Module], None]
 """Starts a layer, in place, as the model around it says."""
 
 
@@ -74,13 +74,13 @@ def _is_of_transformers(module: nn.Module) -> bool:
     return any(kind.__name__ == "PreTrainedModel" for kind in type(module).__mro__)
 
 
-def _start_around(module: nn.Module, model: nn.Module) -> Start | None:
+def _start_around(module: nn.Module, model: nn.Module) -> LayerInit | None:
     """The start of the closest Transformers model around a part of a model; None where there is none."""
     around = [inner for inner in filter(_is_of_transformers, model.modules()) if module in set(inner.modules())]
     return around[-1]._init_weights if around else None  # type: ignore[return-value]
 
 
-def _start_from_within(module: nn.Module, start: Start | None) -> None:
+def _start_from_within(module: nn.Module, start: LayerInit | None) -> None:
     """Inner layers first, for an outer one may know better how its own start; each by the model closest around it."""
     if _is_of_transformers(module):
         start = module._init_weights  # type: ignore[assignment]
