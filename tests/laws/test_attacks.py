@@ -29,7 +29,7 @@ from unrecall.errors import NotSupported
 from unrecall.evidence.pool import Pool
 from unrecall.evidence.scores import Point, Scores
 from unrecall.evidence.setting import Defender, Models, Setting, Subject
-from unrecall.harness.audit import KINDS
+from unrecall.harness.audit import FINDERS
 from unrecall.harness.evaluation import draw_for
 from unrecall.harness.finding import Finding
 from unrecall.models.observe import observe
@@ -152,7 +152,7 @@ class Case:
         """What the harness makes of the small attack."""
         if (self.kind, name) not in _REMEMBERED:
             attack = small(name)
-            _REMEMBERED[self.kind, name] = KINDS[attack.kind](attack, self.setting())
+            _REMEMBERED[self.kind, name] = FINDERS[attack.kind](attack, self.setting())
         return _REMEMBERED[self.kind, name]
 
 
@@ -192,7 +192,7 @@ def run(attack: Attack, setting: Setting, role: str = "unlearned") -> dict[str, 
         inspection = attack.inspect(model, setting.with_task(attack.adapted(setting.task)))
         return {**inspection.lines, "x": inspection.x, "value": (inspection.value.value, inspection.value.low)}
     models = replace(setting.models, original=model)
-    finding = KINDS[attack.kind](attack, replace(setting, models=models))
+    finding = FINDERS[attack.kind](attack, replace(setting, models=models))
     return {row.name: (row.unlearned.value, row.original.value) for row in finding.measurements}
 
 
@@ -406,7 +406,7 @@ def test_little_data_is_a_row_with_a_reason(name: str, case: Case) -> None:
     """No error: each row has a value, or says why it has none."""
     attack = small(name)
     for what, changes in poor(case.world.request):
-        finding = KINDS[attack.kind](attack, case.setting(**changes, memory=SIGNALS))
+        finding = FINDERS[attack.kind](attack, case.setting(**changes, memory=SIGNALS))
         assert finding.measurements, what
         for row in finding.measurements:
             assert row.unlearned.value is not None or row.unlearned.note or row.note, (what, row.name)

@@ -13,7 +13,7 @@ from tests.laws.test_methods import METHODS, Sealed, same, usual
 from tests.worlds import CPU, World
 from unrecall.errors import NotSupported
 from unrecall.evidence.setting import Defender, Models, Setting
-from unrecall.harness.audit import KINDS
+from unrecall.harness.audit import FINDERS
 from unrecall.methods.base import Method
 from unrecall.training.job import Job
 from unrecall.training.randomness import seeded
@@ -81,7 +81,7 @@ def test_an_attack_runs_unchanged_or_is_a_row_with_a_reason(name: str, tastes_wo
     defender = Defender("copies", lambda request, seed: half(w.original))
     setting = Setting(models, w.request, w.task, session=CPU, defender=defender)
     attack = small(name)
-    report = KINDS[attack.kind](attack, setting).report
+    report = FINDERS[attack.kind](attack, setting).report
     assert bool(report.note and not report.curves) == (name in REFUSED_ATTACKS), report.note
 
 

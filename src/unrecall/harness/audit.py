@@ -41,7 +41,7 @@ from unrecall.tasks.base import Task, check_data, cuts
 from unrecall.training.randomness import own_randomness
 from unrecall.training.session import Session, TimeLeft
 
-KINDS: Mapping[AttackKind, Callable[[Any, Setting], Finding]] = {
+FINDERS: Mapping[AttackKind, Callable[[Any, Setting], Finding]] = {
     "scored": score_finding,
     "inspection": inspection_finding,
     "deletion": deletion_finding,
@@ -171,7 +171,7 @@ def finding_of(attack: Attack, setting: Setting) -> Finding:
     """What an attack finds, each with a seed of its own; an interrupted audit goes on after what was finished."""
     session = setting.session
     own = setting.with_seed(int(content_key(str(setting.seed), type(attack).__name__), 16) % 2**31)
-    run = KINDS[attack.kind]
+    run = FINDERS[attack.kind]
     if attack.kind == "scored":  # its scores are cached, model by model
         return run(attack, own)
     key = (repr(attack), *setting.key, *setting.model_keys.values(), str(own.seed), code_key(attack, run))
