@@ -43,8 +43,8 @@ class Lost(UnrecallError):
 
 
 @dataclass(frozen=True)
-class Training:
-    """The training of a model that several cells need, kept in the cache: of the original, or of a retrained one.
+class SharedModel:
+    """A model that several cells need, kept in the cache once it is trained: the original, or a retrained one.
 
     `cell`: one that needs it, and so can't end before it is there. `retrained`: its index; None for the original.
     """
@@ -106,7 +106,7 @@ def _outcome(make: Callable[[], Result], cell: Cell) -> Result:
         return f"{cell.title}: {error_line(error)}"
 
 
-def _trainings(cells: Sequence[Cell]) -> list[Training]:
+def _shared_models(cells: Sequence[Cell]) -> list[SharedModel]:
     """The models that these cells share, so that they are trained at once and not by one cell after another.
 
     None where that can't be said: the cells themselves then say what is wrong.
@@ -122,18 +122,18 @@ def _trainings(cells: Sequence[Cell]) -> list[Training]:
         return []
     seeds = {cell.seeds.training: cell for cell in reversed(waiting)} if scenario.original is None else {}
     missing = range(len(scenario.retrained), scenario.retrained_count)
-    trainings = [Training(cell, None) for _, cell in sorted(seeds.items())]
-    return trainings + [Training(waiting[i % len(waiting)], i) for i in missing]
+    models = [SharedModel(cell, None) for _, cell in sorted(seeds.items())]
+    return models + [SharedModel(waiting[i % len(waiting)], i) for i in missing]
 
 
-def _train(training: Training) -> None:
+def _train(model: SharedModel) -> None:
     """Trains a model, unless it is in the cache. What goes wrong is said by each cell that needs it."""
-    cell = training.cell
+    cell = model.cell
     scenario, session = scenario_for(cell), cell.session
-    if training.retrained is None:
+    if model.retrained is None:
         scenario.train_original(cell.seeds.training, session)
     else:
-        scenario.train_retrained(training.retrained, session)
+        scenario.train_retrained(model.retrained, session)
 
 
 def _ended(futures: Mapping["Future[Result]", Cell]) -> Iterator[tuple[Cell, Result]]:
@@ -157,8 +157,8 @@ def _in_processes(cells: Sequence[Cell], jobs: int) -> Iterator[tuple[Cell, Resu
         )
     processes, threads_here = Processes(jobs), ThreadPoolExecutor(jobs)
     try:
-        for training in _trainings(cells):
-            threads_here.submit(processes.result, partial(_train, training))
+        for model in _shared_models(cells):
+            threads_here.submit(processes.result, partial(_train, model))
         works = {cell: partial(_attempt, replace(cell, show=False)) for cell in cells}
         yield from _ended({threads_here.submit(processes.result, work): cell for cell, work in works.items()})
     finally:
@@ -291,8 +291,8 @@ def _serve(cells: Sequence[Cell], address: str, answer: Callable[[Any], None]) -
     answer("")
     own = ray.remote(num_cpus=1, num_gpus=1 if gpus and cells[0].device != "cpu" else 0, max_retries=TRIES - 1)
     train, attempt = own(_train), own(_attempt)
-    trainings = [train.remote(training) for training in _trainings(cells)]  # a task that nobody holds is dropped
+    models = [train.remote(model) for model in _shared_models(cells)]  # a task that nobody holds is dropped
     for end in _ended({attempt.remote(replace(cell, show=False)).future(): cell for cell in cells}):
         answer(end)
-    del trainings
+    del models
     ray.shutdown()
