@@ -34,7 +34,7 @@ from unrecall.record.row import ROLES, Row
 from unrecall.record.schema import AttackReport, Estimate, Measurement, Record, load
 from unrecall.record.verdict import FORMER, RULE, SINCE
 from unrecall.spec.catalog import entries
-from unrecall.spec.lines import parse, settings, split
+from unrecall.spec.lines import parse, settings, taken_apart
 
 ROWS: Mapping[str, Row] = {row.name: row for metric in METRICS for row in metric.rows}
 BESIDE = {"_auc": "_tpr", "_mean": "_worst", "_sums": "_share"}
@@ -55,7 +55,7 @@ def check(path: Path) -> Recheck:
     record, folder = load(path), path.parent
     checked = recheck(path, judged_names(record))
     problems = [*_rows(record), *_attacks(record), *_references(record), *_counts(record), *_sums(record)]
-    problems += [*_line(record), *_method(record), *_kind(record), *_curves(record), *_figures(record, folder)]
+    problems += [*_identity(record), *_method(record), *_kind(record), *_curves(record), *_figures(record, folder)]
     return Recheck(record, [*checked.problems, *problems], [*checked.unseen, *_unseen(record)])
 
 
@@ -71,7 +71,7 @@ def _rows(record: Record) -> Iterator[str]:
     reports = [report.name for report in record.attacks]
     for m in record.measurements:
         declared = ROWS.get(m.name)
-        if declared is None and not m.name.endswith(PER_SET) and not any(_of(m.name, name) for name in reports):
+        if declared is None and not m.name.endswith(PER_SET) and not any(_row_is_of(m.name, name) for name in reports):
             yield f"{m.name}: no metric makes it, and the record holds no report of an attack that does."
         for key in ("group", "unit", "ideal", "chance", "margin", "prior") if declared else ():
             if getattr(m, key) != getattr(declared, key):
@@ -99,7 +99,7 @@ def _kind(record: Record) -> Iterator[str]:
         yield f"kind: the record says '{record.kind}', its rows are of single records."
 
 
-def _of(row: str, report: str) -> bool:
+def _row_is_of(row: str, report: str) -> bool:
     """Whether an attack of that name makes the row."""
     return row == report or row.startswith(f"{report}_")
 
@@ -125,7 +125,7 @@ def _attacks(record: Record) -> Iterator[str]:
     )
     for report in record.attacks:
         attack = _attack(report.name)
-        if not any(_of(name, report.name) for name in rows):
+        if not any(_row_is_of(name, report.name) for name in rows):
             yield f"{report.name}: the record holds a report of this attack, but no row of it."
         if attack is None:
             continue
@@ -214,14 +214,14 @@ def _exact(m: Measurement) -> Iterator[str]:
 def _is_share(e: Estimate) -> bool:
     hits = (e.value or 0.0) * e.n
     low, high = stats.clopper_pearson(round(hits), e.n)
-    return abs(round(hits) - hits) < 1e-6 and _near(e.low, low) and _near(e.high, high)
+    return abs(round(hits) - hits) < 1e-6 and _isclose(e.low, low) and _isclose(e.high, high)
 
 
 def _estimates(m: Measurement) -> list[Estimate]:
     return [m.unlearned, m.original, m.null, *m.references]
 
 
-def _near(first: float | None, second: float | None, tolerance: float = 1e-9) -> bool:
+def _isclose(first: float | None, second: float | None, tolerance: float = 1e-9) -> bool:
     if first is None or second is None:
         return first is second
     return math.isclose(first, second, rel_tol=tolerance, abs_tol=tolerance)
@@ -237,20 +237,20 @@ def _sums(record: Record) -> Iterator[str]:
         values = {name: getattr(row, role).value for name, row in figures.items()}
         written = getattr(gap, role).value
         defined = {name: value for name, value in values.items() if value is not None}
-        if len(defined) == len(NAMES) and not _near(written, average_gap(defined, reference, NAMES)):
+        if len(defined) == len(NAMES) and not _isclose(written, average_gap(defined, reference, NAMES)):
             yield f"average_gap: its value for {role} is not that of its four figures."
     unlearning, retraining = record.costs.get("unlearned"), record.costs.get("retrained")
     for name, key in (("cost_time", "seconds"), ("cost_passes", "passes")):
         row = rows.get(name)
         if row and row.unlearned.value is not None:
             whole = getattr(retraining, key, 0)
-            if not unlearning or not whole or not _near(row.unlearned.value, getattr(unlearning, key) / whole):
+            if not unlearning or not whole or not _isclose(row.unlearned.value, getattr(unlearning, key) / whole):
                 yield f"{name}: it does not follow from the costs."
     for role, cost in record.costs.items():
         if cost.phases and sum(cost.phases) != cost.steps:
             yield f"costs of {role}: {cost.steps} steps, but those of its phases are {sum(cost.phases)}."
     memory = rows.get("cost_memory")
-    if memory and unlearning and not _near(memory.unlearned.value, unlearning.peak_mib):
+    if memory and unlearning and not _isclose(memory.unlearned.value, unlearning.peak_mib):
         yield "cost_memory: it does not follow from the costs."
     for matrix in record.matrices:
         tables = [[v for v in row if v is not None] for values in matrix.values.values() for row in values]
@@ -269,7 +269,7 @@ def _kept_share(values: Sequence[Sequence[float | None]]) -> list[float]:
     return [math.nan if share is None else share for share in diagonal]
 
 
-def _line(record: Record) -> Iterator[str]:
+def _identity(record: Record) -> Iterator[str]:
     """Seed and tuning must be those of the identity of the run."""
     identity = record.provenance.identity
     stated = {"seed": str(record.seed), "tuning": str(record.tuning is not None)}
@@ -324,7 +324,7 @@ def _method(record: Record) -> Iterator[str]:
 
 def _is_built_in(line: str) -> bool:
     """Whether a line names methods of the catalog alone, as the lines of records do."""
-    spec = split(line)
+    spec = taken_apart(line)
     known = spec.name in {entry.name for entry in entries("methods")}
     return known and (spec.base is None or _is_built_in(spec.base))
 
@@ -337,7 +337,7 @@ def _of_this_version(record: Record) -> bool:
 def _equal(first: Any, second: Any) -> bool:
     """Whether two parameters are the same, as far as twelve digits say."""
     if isinstance(first, float | int) and isinstance(second, float | int):
-        return _near(float(first), float(second))
+        return _isclose(float(first), float(second))
     return bool(first == second)
 
 
@@ -450,7 +450,7 @@ def _differing(report: AttackReport, written: Mapping[str, Measurement], figures
 def _alike(first: Estimate, second: Estimate) -> bool:
     """Whether two estimates are the same but for the rounding of the scores, which can tie two of them."""
     return first.n == second.n and all(
-        _near(getattr(first, k), getattr(second, k), 1e-3) for k in ("value", "low", "high")
+        _isclose(getattr(first, k), getattr(second, k), 1e-3) for k in ("value", "low", "high")
     )
 
 

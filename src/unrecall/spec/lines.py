@@ -36,7 +36,7 @@ class Spec:
     values: Mapping[str, str]
 
 
-def split(text: str) -> Spec:
+def taken_apart(text: str) -> Spec:
     """Takes a line apart; BadInput where brackets or key=value pairs are off."""
     name, rest = NAME.findall(text.lstrip())[0]
     base = None
@@ -51,7 +51,7 @@ def split(text: str) -> Spec:
 def paths(*texts: str) -> Iterator[str]:
     """What lines name that can be a file or a folder: the FILE.py of a name, and the values of parameters."""
     for text in texts:
-        spec = split(text)
+        spec = taken_apart(text)
         if ".py:" in spec.name:
             yield spec.name.rpartition(":")[0]
         if spec.base is not None:
@@ -62,7 +62,7 @@ def paths(*texts: str) -> Iterator[str]:
 
 def settings(text: str, kind: Kind) -> set[str]:
     """The parameters that a line sets, its base's among them; a nested one with what it belongs to: fit.lr."""
-    spec, inner = split(text), _inner_fields(type(parse(text, kind)))
+    spec, inner = taken_apart(text), _inner_fields(type(parse(text, kind)))
     own = {f"{inner[key][0]}.{key.rsplit('.', 1)[-1]}" if key in inner else key for key in spec.values}
     return own | (settings(spec.base, kind) if spec.base else set())
 
@@ -89,7 +89,7 @@ def _pairs(text: str, whole: str) -> Iterator[tuple[str, str]]:
 
 def parse(text: str, kind: Kind) -> Any:
     """The method, attack or scenario that a line names, with its parameters set."""
-    spec = split(text)
+    spec = taken_apart(text)
     owner = _user_object(spec.name) if ".py:" in spec.name else _built_in(spec.name, kind)
     if kind == "scenarios" and inspect.isfunction(owner):
         return _maker(text, owner, spec.values)
@@ -233,7 +233,7 @@ def _value(owner: type[Parameters], key: str, text: str, subject: str = "") -> A
 
 def check_named(text: str, kind: Kind) -> None:
     """BadInput where a line names what there isn't; nothing is imported for it, so that it is said at once."""
-    spec = split(text)
+    spec = taken_apart(text)
     if ".py:" not in spec.name:
         _entry(spec.name, kind)
     if spec.base is not None and kind == "methods":

@@ -18,7 +18,7 @@ from unrecall.methods.salun import SalUn
 from unrecall.methods.spotter import SpotterAround
 from unrecall.scenarios import Digits, SmallCifar5
 from unrecall.spec.catalog import entries
-from unrecall.spec.lines import parse, paths, show, split
+from unrecall.spec.lines import parse, paths, show, taken_apart
 from unrecall.spec.parameters import Count, Parameters, Positive, Share
 
 METHOD_FILE = """
@@ -277,10 +277,10 @@ def test_a_function_of_a_file_says_what_its_parameters_must_be(case: Path, line:
 
 
 def test_split_takes_a_line_apart() -> None:
-    assert split("a(b(c:x=1)):y=2,z=half:0") == split(" a(b(c:x=1)):y=2,z=half:0 ")
-    parts = split("a(b(c:x=1)):y=2,z=half:0")
+    assert taken_apart("a(b(c:x=1)):y=2,z=half:0") == taken_apart(" a(b(c:x=1)):y=2,z=half:0 ")
+    parts = taken_apart("a(b(c:x=1)):y=2,z=half:0")
     assert (parts.name, parts.base, dict(parts.values)) == ("a", "b(c:x=1)", {"y": "2", "z": "half:0"})
-    assert split("d/case.py:make").name == "d/case.py:make"
+    assert taken_apart("d/case.py:make").name == "d/case.py:make"
 
 
 @dataclass(frozen=True)
@@ -332,5 +332,5 @@ def test_a_function_that_needs_arguments_and_a_file_that_is_no_text_are_refused(
 
 def test_a_space_that_ends_a_template_is_part_of_it() -> None:
     """What a model was asked in training ends so; other values have none around them."""
-    spec = split(" texts: model = m ,template=Q: {prompt}\\nA: ")
+    spec = taken_apart(" texts: model = m ,template=Q: {prompt}\\nA: ")
     assert spec.values == {"model": "m", "template": "Q: {prompt}\\nA: "}
