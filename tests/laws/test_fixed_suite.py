@@ -134,7 +134,7 @@ def test_the_steps_that_are_told_are_those_that_are_taken(monkeypatch: pytest.Mo
             taken.append(step)
             yield step
 
-    monkeypatch.setattr("unrecall.training.copies.training", counted)
+    monkeypatch.setattr("unrecall.training.copies.fit_by_step", counted)
     beside_never_trained(own)
     fewest, most = steps_taken(fixed_suite(TASK), own.request)
     assert (fewest, most) == (21, 40)

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from unrecall.data.batches import Batch
 from unrecall.data.covariates import Covariates
-from unrecall.data.batches import Batch
 from unrecall.data.digests import digest
 from unrecall.data.examples import Examples, iterate
 from unrecall.errors import Fields, at_least, check_fields, kind_of

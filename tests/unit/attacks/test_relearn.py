@@ -27,7 +27,7 @@ from unrecall.tasks import CausalLM, Classification, Contrastive
 from unrecall.tasks.protocols import Classifying
 from unrecall.training import copies as module
 from unrecall.training.job import Job
-from unrecall.training.loop import Fit, Phase
+from unrecall.training.loop import Fit, Phase, fit_by_step
 from unrecall.training.randomness import seeded
 
 CORNERS = torch.eye(4)
@@ -185,13 +185,13 @@ def test_the_attacker_never_trains_on_what_use_is_measured_on(
 
     def noting(student: nn.Module, task: Any, phase: Phase, *rest: Any) -> Any:
         seen.append(phase.streams["held"])
-        return training(student, task, phase, *rest)
+        return fit_by_step(student, task, phase, *rest)
 
     def least(self: Relearn, model: nn.Module, task: Any, guard: Any, probe: Any) -> float:
         extra.append(guard)
         return 0.0
 
-    monkeypatch.setattr(module, "training", noting)
+    monkeypatch.setattr(module, "fit_by_step", noting)
     monkeypatch.setattr(Relearn, "_least", least)
     attack = Relearn(data=data, steps=(1,), learning_rates=(1e-3,), retain_sample=sample)
     list(attack.recover(w.original, draw_of(attack, w).pool, setting_of(w)))
