@@ -17,7 +17,8 @@ from unrecall.evidence.setting import Models, Setting
 from unrecall.harness.fixed_suite import FixedAttack, fixed_suite, steps_taken
 from unrecall.harness.mixed_arms import mix_arms
 from unrecall.harness.never_trained import beside_never_trained, scores_of, without_arms
-from unrecall.record.never_trained import SUITES, TAUGHT_STEPS, Stated
+from unrecall.record.never_trained import FIXED_SUITES, TAUGHT_STEPS
+from unrecall.record.pool_scores import Stated
 from unrecall.record.schema import ThreatModel
 from unrecall.training.loop import Fit, training
 
@@ -205,7 +206,7 @@ def test_the_names_that_a_check_knows_are_those_of_the_suites() -> None:
     from tests.worlds import word_tokenizer
 
     tasks = (TASK, ur.tasks.CausalLM(word_tokenizer()), ur.tasks.Contrastive(word_tokenizer()))
-    assert tuple(tuple(fixed.name for fixed in fixed_suite(task)) for task in tasks) == SUITES
+    assert tuple(tuple(fixed.name for fixed in fixed_suite(task)) for task in tasks) == FIXED_SUITES
 
 
 def test_an_example_that_the_holdout_has_twice_is_one() -> None:

@@ -13,9 +13,7 @@ from unrecall import attacks
 from unrecall.attacks.base import RecoveryAttack
 from unrecall.data.request import Request
 from unrecall.harness.mixed_arms import mix_arms
-from unrecall.record.never_trained import (
-    TAUGHT_STEPS,
-)
+from unrecall.record.never_trained import TAUGHT_STEPS
 from unrecall.tasks.base import Task
 from unrecall.tasks.protocols import Classifying, Textual, offers
 from unrecall.training.loop import Fit

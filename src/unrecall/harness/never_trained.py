@@ -23,16 +23,8 @@ from unrecall.harness.mixed_arms import MixedArms, mix_arms
 from unrecall.metrics.ranking import recalls
 from unrecall.models.observe import mean_loss, observe
 from unrecall.nn.waiting import ask_for
-from unrecall.record.never_trained import (
-    COMPARED,
-    FEWEST_HOLDOUT,
-    SHARED,
-    PoolScores,
-    Stated,
-    judge,
-    not_judged,
-    seed_of,
-)
+from unrecall.record.never_trained import FEWEST_HOLDOUT, SHARED, judge, not_judged, seed_of
+from unrecall.record.pool_scores import COMPARED, PoolScores, Stated
 from unrecall.record.schema import NeverTrained
 from unrecall.tasks.base import Task
 from unrecall.tasks.difficulty import difficulty
