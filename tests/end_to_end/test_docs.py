@@ -18,7 +18,7 @@ from tests.worlds import blobs, train
 from unrecall.cli.app import app
 from unrecall.data.examples import Selection, digest, iterate
 from unrecall.data.identity import identities
-from unrecall.experiment.grid import scenario_of
+from unrecall.experiment.cell import scenario_of
 from unrecall.record.schema import load
 from unrecall.training.session import Session
 

@@ -15,7 +15,7 @@ from unrecall.disk.weights import digest_of
 from unrecall.errors import BadInput, Diverged, MissingReference
 from unrecall.evidence import model_keys, setting
 from unrecall.experiment import run, starting_point
-from unrecall.experiment.grid import scenario_of
+from unrecall.experiment.cell import scenario_of
 from unrecall.experiment.run import experiment
 from unrecall.harness import audit as auditing
 from unrecall.harness.suites import suite
