@@ -16,9 +16,9 @@ from unrecall.experiment.case import Case
 from unrecall.experiment.checkpoints import checkpoint_key, load_checkpoint
 from unrecall.experiment.doctor import beforehand
 from unrecall.experiment.goal import check_memorised
-from unrecall.experiment.identity import CHECKPOINT, IDENTITY, check_checkpoint, finished, identity, rate_key
 from unrecall.experiment.output import Unlearned, drop_parts, save_unlearned
 from unrecall.experiment.run import experiment, retrained_models
+from unrecall.experiment.run_identity import CHECKPOINT, IDENTITY, check_checkpoint, finished, identity, rate_key
 from unrecall.experiment.seeds import Seeds
 from unrecall.experiment.starting_point import StartingPoint
 from unrecall.experiment.tuned_on import LOST, looked_at, tuned_on
