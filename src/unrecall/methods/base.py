@@ -21,7 +21,6 @@ from unrecall.spec.lines import name_of, parse
 from unrecall.spec.parameters import Index, Parameters
 from unrecall.tasks.base import Task, check_inputs
 from unrecall.tasks.protocols import classed
-from unrecall.training.budget import drawing
 from unrecall.training.job import Job
 from unrecall.training.loop import (
     Batches,
@@ -31,6 +30,7 @@ from unrecall.training.loop import (
     RowsLoss,
     StepState,
     averaged,
+    drawing,
     epoch_steps,
     fit,
     idle_step,
