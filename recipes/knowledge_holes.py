@@ -32,9 +32,9 @@ from unrecall.data.request import Split
 from unrecall.evidence.setting import Models, Setting
 from unrecall.methods import NPO, GradDiff, NegGradPlus, RandomLabel
 from unrecall.methods.base import Method
-from unrecall.models.holes import Holes
+from unrecall.models.knowledge_holes.search import Holes
+from unrecall.models.knowledge_holes.self_bleu import self_bleu, stretches
 from unrecall.models.observe import accuracy
-from unrecall.models.self_bleu import self_bleu, stretches
 from unrecall.record import stats
 from unrecall.record.schema import Estimate
 from unrecall.scenarios.base import Scenario

@@ -14,7 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 from unrecall.record.exchange import exchange
-from unrecall.record.never_trained import PoolScores, levels
+from unrecall.record.never_trained import levels
+from unrecall.record.pool_scores import PoolScores
 
 
 class Cell(NamedTuple):

@@ -19,10 +19,13 @@ from unrecall.attacks import Relearn
 from unrecall.data.examples import Selection
 from unrecall.evidence.pool import Pool
 from unrecall.evidence.setting import Models, Setting
-from unrecall.harness.never_trained import RATE, RETAIN_SAMPLE, confidence, fixed_suite, mix_arms, without_arms
+from unrecall.harness.fixed_suite import RATE, fixed_suite
+from unrecall.harness.mixed_arms import mix_arms
+from unrecall.harness.never_trained import RETAIN_SAMPLE, confidence, without_arms
 from unrecall.models.observe import mean_loss, observe
 from unrecall.record.exchange import exchange
-from unrecall.record.never_trained import PoolScores, seed_of
+from unrecall.record.never_trained import seed_of
+from unrecall.record.pool_scores import PoolScores
 from unrecall.tasks.difficulty import difficulty
 from unrecall.training.randomness import seeded
 

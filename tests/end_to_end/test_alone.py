@@ -17,7 +17,8 @@ from unrecall.disk.files import file_key
 from unrecall.errors import BadInput
 from unrecall.harness.checking import check
 from unrecall.record.doubts import Facts, doubts
-from unrecall.record.never_trained import Stated, as_verdict
+from unrecall.record.never_trained import as_verdict
+from unrecall.record.pool_scores import Stated
 from unrecall.record.schema import NEVER_TRAINED, Doubt, Record, load
 
 FIGURES = ("leak", "strange", "original", "blind", "placebo", "seed", "forget", "holdout", "epsilon", "level")

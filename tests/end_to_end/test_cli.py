@@ -19,7 +19,7 @@ from unrecall.cli import runs
 from unrecall.disk import weights
 from unrecall.disk.cache import cache_folder
 from unrecall.evidence import setting
-from unrecall.experiment import grid
+from unrecall.experiment import cell
 from unrecall.harness import audit as auditing
 from unrecall.record.schema import Record, load
 from unrecall.record.verdict import judge
@@ -240,7 +240,7 @@ def uninterrupted(folder: str) -> dict[str, Any]:
     return load(Path(folder) / "seed-0" / "record.json").comparable()
 
 
-PARTS: list[tuple[Any, str]] = [(grid, "scenario_of"), (setting, "observe"), (auditing, "judge_all"), (runs, "_show")]
+PARTS: list[tuple[Any, str]] = [(cell, "scenario_of"), (setting, "observe"), (auditing, "judge_all"), (runs, "_show")]
 
 
 @pytest.mark.parametrize(("owner", "name"), PARTS, ids=[name for _, name in PARTS])

@@ -19,7 +19,7 @@ from unrecall.cli.app import app
 from unrecall.data.digests import digest
 from unrecall.data.examples import Selection, iterate
 from unrecall.data.identity import identities
-from unrecall.experiment.grid import scenario_of
+from unrecall.experiment.cell import scenario_of
 from unrecall.record.schema import load
 from unrecall.training.session import Session
 

@@ -13,9 +13,9 @@ from unrecall.attacks.base import MembershipAttack, RecoveryAttack
 from unrecall.disk import cache
 from unrecall.disk.weights import digest_of
 from unrecall.errors import BadInput, Diverged, MissingReference
-from unrecall.evidence import setting
+from unrecall.evidence import model_keys, setting
 from unrecall.experiment import run, starting_point
-from unrecall.experiment.grid import scenario_of
+from unrecall.experiment.cell import scenario_of
 from unrecall.experiment.run import experiment
 from unrecall.harness import audit as auditing
 from unrecall.harness.suites import suite
@@ -133,6 +133,7 @@ PLACES = [
     (cache, "content_key", (0, 4)),
     (auditing, "content_key", (1, 3)),
     (starting_point.StartingPoint, "unlearned", (0, 1)),
+    (model_keys, "observe", (0,)),
     (setting, "observe", (0, 5)),
     (auditing, "finding_of", (0, 2)),
     (auditing, "judge_all", (0,)),

@@ -11,7 +11,7 @@ import unrecall as ur
 from tests.end_to_end.test_cli import call
 from tests.worlds import CPU
 from unrecall.errors import BadInput
-from unrecall.experiment.grid import scenario_of
+from unrecall.experiment.cell import scenario_of
 from unrecall.record.schema import Record, load
 
 PAGE = (Path(__file__).parents[2] / "docs" / "faces.md").read_text(encoding="utf-8")

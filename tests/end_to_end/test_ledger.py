@@ -17,7 +17,7 @@ from unrecall.disk.files import file_key
 from unrecall.experiment.ledger import EValue, e_value
 from unrecall.record.betting import bet_on_scores, mean_bet, seed_of
 from unrecall.record.ledger import read, salted, sealed
-from unrecall.record.never_trained import PoolScores
+from unrecall.record.pool_scores import PoolScores
 from unrecall.record.schema import load
 
 RUN = ["run", "--scenario", "case.py:make", "--device", "cpu", "--method", "finetune:epochs=1", "--suite", "loss"]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.end_to_end.test_cli import call
-from unrecall.experiment.grid import scenario_of
+from unrecall.experiment.cell import scenario_of
 from unrecall.harness.checking import check
 from unrecall.record.schema import load
 

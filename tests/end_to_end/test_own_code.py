@@ -8,7 +8,7 @@ import pytest
 
 from tests.end_to_end.test_bad_input import tree
 from tests.end_to_end.test_cli import CASE, METHOD, RUN, WHO, call, case, one_line, with_
-from unrecall.experiment import grid, parallel
+from unrecall.experiment import cell, parallel
 from unrecall.harness import audit as auditing
 
 __all__ = ["case"]
@@ -93,12 +93,12 @@ def test_each_cell_of_a_bench_has_its_own_line(case: Path, capsys: pytest.Captur
 def test_a_cell_that_raises_something_unforeseen_has_its_line_alone(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    real = grid.run_cell
+    real = cell.run_cell
 
-    def run_cell(cell: grid.Cell) -> object:
-        if cell.method == "ssd":
+    def run_cell(one: cell.Cell) -> object:
+        if one.method == "ssd":
             raise ZeroDivisionError("by what?")
-        return real(cell)
+        return real(one)
 
     monkeypatch.setattr(parallel, "run_cell", run_cell)
     assert call("bench", *WHO, "--suite", "rmia", "--out", "grid", "--methods", f"ssd {METHOD}") == 2
@@ -117,7 +117,7 @@ def test_too_little_memory_is_one_line(
     def full(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(grid, "experiment", full)
+    monkeypatch.setattr(cell, "experiment", full)
     before = tree(case)
     assert call(*RUN) == 2
     assert re.match(r"error: memory: expected enough of it, got none left", one_line(capsys))

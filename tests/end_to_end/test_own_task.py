@@ -9,7 +9,7 @@ import unrecall as ur
 from tests.end_to_end.test_bad_input import tree
 from tests.end_to_end.test_cli import METHOD, call, case, one_line
 from unrecall.errors import BadInput
-from unrecall.experiment.grid import scenario_of
+from unrecall.experiment.cell import scenario_of
 from unrecall.record.schema import load
 from unrecall.training.session import Session
 

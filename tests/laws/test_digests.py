@@ -15,7 +15,7 @@ from unrecall.attacks import residual_knowledge
 from unrecall.data.batches import Batch
 from unrecall.data.request import Request
 from unrecall.disk import weights
-from unrecall.evidence import setting
+from unrecall.evidence import model_keys, setting
 from unrecall.evidence.setting import Models, Setting
 from unrecall.harness.audit import audit
 from unrecall.harness.evaluation import evaluate
@@ -37,7 +37,8 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[nn.Module]:
         counts[model] += 1
         return weights.digest_of(model)
 
-    monkeypatch.setattr(setting, "digest_of", digest)
+    for module in (setting, model_keys):
+        monkeypatch.setattr(module, "digest_of", digest)
     return counts
 
 

@@ -14,16 +14,11 @@ from tests.worlds import CPU, World
 from unrecall.attacks.base import Attacked, RecoveryAttack
 from unrecall.evidence.pool import Pool
 from unrecall.evidence.setting import Models, Setting
-from unrecall.harness.never_trained import (
-    FixedAttack,
-    beside_never_trained,
-    fixed_suite,
-    mix_arms,
-    scores_of,
-    steps_taken,
-    without_arms,
-)
-from unrecall.record.never_trained import SUITES, TAUGHT_STEPS, Stated
+from unrecall.harness.fixed_suite import FixedAttack, fixed_suite, steps_taken
+from unrecall.harness.mixed_arms import mix_arms
+from unrecall.harness.never_trained import beside_never_trained, scores_of, without_arms
+from unrecall.record.never_trained import FIXED_SUITES, TAUGHT_STEPS
+from unrecall.record.pool_scores import Stated
 from unrecall.record.schema import ThreatModel
 from unrecall.training.loop import Fit, fit_by_step
 
@@ -194,12 +189,12 @@ def test_the_rate_decides_and_is_printed() -> None:
 def test_a_large_language_model_is_fine_tuned_by_a_low_rank_change(
     text_world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import unrecall.harness.never_trained as harness
+    import unrecall.harness.fixed_suite as suite
 
     w = text_world
     ranks = {}
-    for limit in (harness.LARGE, 0):
-        monkeypatch.setattr(harness, "LARGE", limit)
+    for limit in (suite.LARGE, 0):
+        monkeypatch.setattr(suite, "LARGE", limit)
         tested, _ = beside_never_trained(Setting(Models(w.original, w.original), w.request, w.task, session=CPU))
         ranks[limit] = {attack.name: attack.parameters.get("rank") for attack in tested.attacks}
     small, large = ranks.values()
@@ -211,7 +206,7 @@ def test_the_names_that_a_check_knows_are_those_of_the_suites() -> None:
     from tests.worlds import word_tokenizer
 
     tasks = (TASK, ur.tasks.CausalLM(word_tokenizer()), ur.tasks.Contrastive(word_tokenizer()))
-    assert tuple(tuple(fixed.name for fixed in fixed_suite(task)) for task in tasks) == SUITES
+    assert tuple(tuple(fixed.name for fixed in fixed_suite(task)) for task in tasks) == FIXED_SUITES
 
 
 def test_an_example_that_the_holdout_has_twice_is_one() -> None:

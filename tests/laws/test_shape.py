@@ -72,9 +72,9 @@ def caches() -> list[str]:
     """Files that keep values under a key: those that name the folder of the cache, or look whether such a file exists.
 
     The state of an unfinished training (training/resume.py), the folder of a run (disk/run_folder.py) and the look at a
-    finished record (experiment/identity.py) are no caches.
+    finished record (experiment/run_identity.py) are no caches.
     """
-    none = ("resume.py", "run_folder.py", "identity.py")
+    none = ("resume.py", "run_folder.py", "run_identity.py")
     own = re.compile(r"cache_folder\(\)|if (not )?path\.exists\(\)")
     return [
         str(path.relative_to(ROOT))

@@ -13,9 +13,9 @@ from unrecall.data.request import Split
 from unrecall.errors import NotSupported
 from unrecall.evidence.neighbours import Neighbours
 from unrecall.evidence.setting import Setting
-from unrecall.models.holes import Holes, Probes, Round, Search, holes
-from unrecall.models.input_probes import InputProbes
-from unrecall.models.text_probes import Corpus, QuestionProbes, WritingProbes
+from unrecall.models.knowledge_holes.input_probes import InputProbes
+from unrecall.models.knowledge_holes.search import Holes, Probes, Round, Search, holes
+from unrecall.models.knowledge_holes.text_probes import Corpus, QuestionProbes, WritingProbes
 from unrecall.record import stats
 from unrecall.record.schema import Estimate, Side, ThreatModel
 from unrecall.spec.parameters import Count, NonNegative, Positive, Share
@@ -48,15 +48,16 @@ class KnowledgeHoles(InspectionAttack):
 
     Four properties make a probe a hole: it is well formed; the original answers it right and surely; the model asked
     answers it wrong (a row of the answer at least); no forget example says the answer. Classes that are forgotten whole
-    are nobody's homes. models/input_probes.py and models/text_probes.py say how probes are made and what well
-    formed means: inputs lie in a small ball around their home and are climbed to by gradients; questions are put in
-    other words; of texts without questions the original writes the probes. `Search.against` breeds them: best of
+    are nobody's homes. input_probes.py and text_probes.py in models/knowledge_holes say how probes are made and what
+    well formed means: inputs lie in a small ball around their home and are climbed to by gradients; questions are put
+    in other words; of texts without questions the original writes the probes. `Search.against` breeds them: best of
     `children` near each home in each round, by how badly the model answers, less `novelty` for likeness.
 
     The lines are that share over the probes asked near each home, for the search and for as many probes at random, near
     forget and, as a control, near the holdout. The value is that of the search near forget, over homes, with an exact
-    interval. Beside it stand the share at random, the distinct holes (cosine of `models.holes.ALIKE` or less with each
-    other), their Vendi score, and the share of them whose answer is among the worst. The original has none.
+    interval. Beside it stand the share at random, the distinct holes (cosine of `models.knowledge_holes.search.ALIKE`
+    or less with each other), their Vendi score, and the share of them whose answer is among the worst. The original has
+    none.
 
     Args:
         homes: how many examples are looked near.

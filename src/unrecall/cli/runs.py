@@ -43,7 +43,7 @@ DEMO_CASE = "digits:forget=mistakes:0.1"
 
 def demo(out: Annotated[Path, typer.Option("--out", "-o")] = Path("unrecall-demo"), device: Device = "cpu") -> None:
     """Digits, some entered wrongly: train, retrain, forget these in three ways, attack, report; about a minute."""
-    from unrecall.experiment.grid import Cell
+    from unrecall.experiment.cell import Cell
 
     with claimed(out, {"command": "demo"}) as folder:
         cells = [Cell(DEMO_CASE, line, "quick", 0, False, str(folder / name), device) for name, line in DEMO.items()]
@@ -65,7 +65,7 @@ def run(
     """The whole line: original and retrained models, unlearning, audit, record and page."""
     run_seeds = seeds_of(seeds)
     scenario, line = scenario_line(scenario, own), method_line(method, unlearning.lora)
-    from unrecall.experiment.grid import Cell
+    from unrecall.experiment.cell import Cell
 
     search = unlearning.search() or tunes(unlearning.tune, method, own)
     check_names(scenario, line, judging.suite, bool(search))
@@ -93,8 +93,8 @@ def doctor(
     search = unlearning.search() or tunes(unlearning.tune, method, own)
     check_names(scenario, line, attacks.suite, bool(search))
     from unrecall.experiment.case import Case
+    from unrecall.experiment.cell import Cell, scenario_for
     from unrecall.experiment.doctor import doctor as look
-    from unrecall.experiment.grid import Cell, scenario_for
     from unrecall.harness.suites import suite
     from unrecall.training.session import Session
 
@@ -122,7 +122,7 @@ def unlearn(
     scenario, line = scenario_line(scenario, own), method_line(method, unlearning.lora)
     search = unlearning.search() or tunes(unlearning.tune, method, own)
     check_names(scenario, line, "quick", bool(search))
-    from unrecall.experiment.grid import Cell, unlearn_cell
+    from unrecall.experiment.cell import Cell, unlearn_cell
 
     command = {"command": "unlearn", "scenario": scenario, "method": line, "tune": bool(search), "seed": seed}
     files = content_keys(*paths(scenario, line, *unlearning.against.split()))
@@ -153,7 +153,7 @@ def audit(
     before = Path(original) if original and scenario else None
     scenario = scenario_line(scenario, replace(own, model="" if scenario else original))
     check_names(scenario, None, judging.suite)
-    from unrecall.experiment.grid import Cell, audit_checkpoint
+    from unrecall.experiment.cell import Cell, audit_checkpoint
     from unrecall.report import check_page_path
 
     if judging.alone and retrained:
@@ -188,7 +188,7 @@ def bench(
     if ray is not None and jobs > 1:
         raise BadInput(f"--jobs: expected it without --ray, which decides itself, got {jobs}. Leave one of them out.")
     run_seeds, scenario = seeds_of(seeds), scenario_line(scenario, own)
-    from unrecall.experiment.grid import Cell
+    from unrecall.experiment.cell import Cell
 
     search = unlearning.search()
     lines, left_out = lines_of(methods, unlearning.lora)

@@ -1,6 +1,5 @@
 """What is constant over an audit: the models by role, the request, the task, the seed and where it runs."""
 
-import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -8,10 +7,9 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from unrecall.data.digests import digest
-from unrecall.data.examples import Absent, Examples, Joined, Selection, iterate
+from unrecall.data.examples import Absent
 from unrecall.data.request import SAMPLED, SPLITS, Request, Split
 from unrecall.data.signals import Signals, SplitSignals
 from unrecall.data.sizes import SAMPLE
@@ -21,17 +19,16 @@ from unrecall.disk.files import content_key
 from unrecall.disk.weights import digest_of, same_weights
 from unrecall.errors import BadInput
 from unrecall.evidence.evidence import Evidence
-from unrecall.models.observe import in_order, observe, one_size
+from unrecall.evidence.model_keys import first_answers_digest, first_two, inputs_digest, model_key
+from unrecall.models.observe import observe, one_size
 from unrecall.nn.waiting import ask_for
 from unrecall.record.schema import Cost
 from unrecall.tasks.base import Task
 from unrecall.training.job import Job
-from unrecall.training.randomness import own_randomness, seeded
+from unrecall.training.randomness import seeded
 from unrecall.training.session import Session
 
 ExtraSignals: TypeAlias = Callable[[nn.Module, Job], Mapping[Split, np.ndarray]]
-MACHINERY = frozenset(vars(nn.Module()))
-"""The attributes that every module has."""
 
 
 class Subject(NamedTuple):
@@ -256,73 +253,3 @@ def _answer_alike(first: Mapping[Split, Signals], second: Mapping[Split, Signals
     return bool(telling.any()) and bool(
         np.allclose(first_losses[telling], second_losses[telling], rtol=rounded, atol=0)
     )
-
-
-def model_key(model: nn.Module, weights: str = "") -> str:
-    """What decides what a model computes: its weights, which are trained, and each module's class, code and attributes.
-
-    Those are a module's own: numbers, texts, truth values, None, arrays, or containers of such.
-    `weights`: their digest, where it is known.
-    """
-    parts = [
-        (
-            name,
-            type(module).__qualname__,
-            {key: _plain(value) for key, value in vars(module).items() if _is_own(key)},
-        )
-        for name, module in model.named_modules()
-    ]
-    trained = [name for name, weight in model.named_parameters() if weight.requires_grad]
-    code = code_key(*dict.fromkeys(map(type, model.modules())))
-    return content_key(weights or digest_of(model), repr(parts), repr(trained), code)
-
-
-def first_answers_digest(model: nn.Module, task: Task, request: Request) -> str:
-    """sha256 of what a model answers to a few examples: what neither weights nor code show decides it too."""
-    return answers_digest(model, task, first_two(request))
-
-
-def answers_digest(model: nn.Module, task: Task, examples: Examples) -> str:
-    """sha256 of what a model answers to these examples, and of what enters its head: in eval mode and in training."""
-    signals = observe(model, task, examples)
-    return digest((signals.log_prob, signals.prediction, signals.features, *_in_training(model, task, examples)))
-
-
-def _in_training(model: nn.Module, task: Task, examples: Examples) -> tuple[Tensor | str, ...]:
-    """What a copy of a model answers in train mode, from a seed of its own: dropout and noise show in nothing else.
-
-    The name of the error where it gives no answer, as BatchNorm does to a single example.
-    """
-    try:
-        with own_randomness(0), torch.no_grad():
-            copied = copy.deepcopy(model).train()
-            rows, features = task.view(copied, next(in_order(copied, task, examples)))
-        return rows.logits.float(), features.float()
-    except Exception as error:  # whatever the user's code raises; where it matters, training says so
-        return (type(error).__name__,)
-
-
-def inputs_digest(task: Task, examples: Examples) -> str:
-    """sha256 of what a task reads of these examples: a chat template may say otherwise tomorrow."""
-    return digest(task.collate(list(iterate(examples))))
-
-
-def first_two(request: Request) -> Joined:
-    """The first two examples of each split."""
-    return Joined([Selection(request[split], range(min(2, len(request[split])))) for split in SPLITS])
-
-
-def _is_own(name: str) -> bool:
-    """Whether a module's attribute is its own, and not one that PyTorch gives every module."""
-    return name not in MACHINERY
-
-
-def _plain(value: object) -> object:
-    """An attribute's value as plain Python that prints alike in every process; of other objects their class's name."""
-    if isinstance(value, Tensor | np.ndarray):
-        return digest(value.detach().float() if isinstance(value, Tensor) else value)
-    if isinstance(value, Mapping):
-        return [(_plain(key), _plain(part)) for key, part in value.items()]
-    if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
-    return value if isinstance(value, bool | int | float | str | None) else type(value).__qualname__

@@ -18,7 +18,7 @@ from unrecall.disk.json_files import read_json, write_json
 from unrecall.errors import BadInput, error_line
 from unrecall.experiment.against import Against
 from unrecall.experiment.case import Case
-from unrecall.experiment.grid import Cell, architecture, scenario_for
+from unrecall.experiment.cell import Cell, architecture, scenario_for
 from unrecall.experiment.parallel import Processes
 from unrecall.experiment.timing import prices, training_times, unlearning_times
 from unrecall.experiment.tune import TRIALS

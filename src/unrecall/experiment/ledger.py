@@ -19,8 +19,8 @@ from unrecall.errors import BadInput
 from unrecall.record import ledger as lines
 from unrecall.record.betting import bet_on_scores, mean_bet, random_gaps, seed_of
 from unrecall.record.ledger import Entry, Ledger
-from unrecall.record.never_trained import PoolScores
 from unrecall.record.one_run import one_run
+from unrecall.record.pool_scores import PoolScores
 from unrecall.record.recheck import places_of_scores
 from unrecall.record.schema import NEVER_TRAINED, NeverTrained, Record, load
 

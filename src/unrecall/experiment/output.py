@@ -12,7 +12,7 @@ from torch import nn
 from unrecall.data.request import SPLITS, Request
 from unrecall.disk import weights
 from unrecall.disk.files import discard, write_text, writing_folder
-from unrecall.experiment.identity import CHECKPOINT, EXPORTED
+from unrecall.experiment.run_identity import CHECKPOINT, EXPORTED
 from unrecall.experiment.tuned_on import leave, notes
 from unrecall.methods.base import Method
 from unrecall.models.low_rank import ADAPTER, adapter_of

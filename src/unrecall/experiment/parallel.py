@@ -20,7 +20,7 @@ from typing import Any, TypeAlias, TypeVar
 import torch
 
 from unrecall.errors import BadInput, MissingDependency, UnrecallError, error_line
-from unrecall.experiment.grid import Cell, run_cell, scenario_for
+from unrecall.experiment.cell import Cell, run_cell, scenario_for
 from unrecall.record.schema import Record
 from unrecall.training.session import Session, duration
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from torch import nn
 
 from unrecall.experiment.against import Against
-from unrecall.experiment.identity import identity, rate_key
+from unrecall.experiment.run_identity import identity, rate_key
 from unrecall.experiment.seeds import Seeds
 from unrecall.experiment.starting_point import StartingPoint
 from unrecall.harness.adversary import check_requests

@@ -11,10 +11,11 @@ from unrecall.disk import weights
 from unrecall.disk.cache import Cache, model_form, shared
 from unrecall.disk.code_key import code_key
 from unrecall.disk.files import content_key, discard
-from unrecall.evidence.setting import Defender, first_answers_digest, model_key
+from unrecall.evidence.model_keys import first_answers_digest, model_key
+from unrecall.evidence.setting import Defender
 from unrecall.experiment.against import Against, tune_against
 from unrecall.experiment.goal import stopping
-from unrecall.experiment.identity import data_key
+from unrecall.experiment.run_identity import data_key
 from unrecall.experiment.tune import Search, summary, tune
 from unrecall.methods.base import Method, Null, has_null, null_base
 from unrecall.models.low_rank import ADAPTER, name_adapter

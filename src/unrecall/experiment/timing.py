@@ -27,7 +27,8 @@ from unrecall.experiment.clock import Spent, at_most, can_stop, clock
 from unrecall.experiment.tune import TRIALS
 from unrecall.harness.audit import finding_of, measure_all
 from unrecall.harness.finding import Finding, report_of
-from unrecall.harness.never_trained import fixed_suite, is_large, judgeable, shown_by_original, steps_taken
+from unrecall.harness.fixed_suite import fixed_suite, is_large, steps_taken
+from unrecall.harness.never_trained import judgeable, shown_by_original
 from unrecall.methods.base import LoopMethod, Method, Training, null_base, until_forgotten
 from unrecall.scenarios.base import Role
 from unrecall.spec.lines import show

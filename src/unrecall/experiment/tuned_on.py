@@ -14,7 +14,7 @@ from unrecall.disk import weights
 from unrecall.disk.files import content_key, read_text, write_text
 from unrecall.disk.json_files import read_json, write_json
 from unrecall.errors import BadInput
-from unrecall.experiment.identity import EXPORTED
+from unrecall.experiment.run_identity import EXPORTED
 from unrecall.models.low_rank import ADAPTER
 
 TUNED_ON = "tuned-on.json"

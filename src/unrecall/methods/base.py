@@ -8,11 +8,9 @@ from dataclasses import dataclass, replace
 from functools import wraps
 from typing import Any, ClassVar, NamedTuple, Self, TypeAlias, TypeVar, final
 
-from torch import Tensor, nn
+from torch import nn
 
 from unrecall.data.batches import Batch
-from unrecall.data.examples import Examples
-from unrecall.data.request import Split
 from unrecall.data.signals import Average, Rows
 from unrecall.disk.weights import HALF, bare_name
 from unrecall.errors import BadInput, Diverged, Fields, NotSupported, built_in, check_fields, kind_of, place_of
@@ -21,31 +19,36 @@ from unrecall.nn.hooks import batchnorms
 from unrecall.spec.lines import name_of, parse
 from unrecall.spec.parameters import Index, Parameters
 from unrecall.tasks.base import Task, check_inputs
-from unrecall.tasks.protocols import classed
-from unrecall.training.budget import drawing
 from unrecall.training.job import Job
 from unrecall.training.loop import (
     Batches,
     Fit,
-    Loss,
     Phase,
-    RowsLoss,
     StepState,
-    averaged,
-    cross_entropy,
     epoch_steps,
     fit,
     idle_step,
     loss_on,
     plain_step,
-    set_training,
+)
+from unrecall.training.phases import (
+    RetainTerm,
+    classified,
+    last_blocks,
+    phase_over,
+    repair,
+    train_only,
+    with_loss,
+    with_retain,
 )
 from unrecall.training.session import Effort, Session
 from unrecall.training.teacher import frozen_beside, frozen_copy
-from unrecall.training.terms import Terms, weighted
 
-# What a method is written with that stands elsewhere: given on from here.
-__all__ = ["Average", "Batch", "Batches", "Fit", "Job", "Phase", "Rows", "Task", "loss_on"]
+# Re-exported, so that a method's file needs one import.
+__all__ = [
+    "Average", "Batch", "Batches", "Fit", "Job", "Phase", "RetainTerm", "Rows", "Task", "classified",
+    "last_blocks", "loss_on", "phase_over", "repair", "train_only", "with_loss", "with_retain",
+]  # fmt: skip
 
 PATIENCE = 100
 """Optimiser steps that a method which stops by itself may take where its recipe has fewer: few examples make epochs
@@ -310,26 +313,6 @@ class Plugin(Wrapper, GradientMethod):
         return [change(phase) if self.touches(phase) else phase for phase in phases]
 
 
-def classified(task: Task, owner: str) -> Task:
-    """Gives the task whose rows are the examples' classes; NotSupported, in `owner`'s name, where they have none."""
-    return classed(owner, task, "Choose a method that needs no classes, such as GradDiff.").classified()
-
-
-def last_blocks(model: nn.Module, count: int, task: Task, owner: str) -> list[nn.Module]:
-    """Gives the modules of the last `count` blocks; BadInput, in the name of `owner`, where the model has fewer."""
-    parts = task.blocks(model)
-    if count > len(parts):
-        raise BadInput(f"{owner}: expected blocks to be at most {len(parts)} (the model's), got {count}. Lower it.")
-    return [module for _, modules in parts[-count:] for module in modules]
-
-
-def train_only(model: nn.Module, parameters: Iterable[nn.Parameter]) -> None:
-    """Freezes all parameters of a model but these; what was frozen before stays frozen."""
-    free = {id(p) for p in parameters}
-    for parameter in model.parameters():
-        parameter.requires_grad_(parameter.requires_grad and id(parameter) in free)
-
-
 def copy_of(model: nn.Module, job: Job) -> nn.Module:
     """Copies the model to where the session trains; one with weights of 16 bits is float32 there.
 
@@ -387,55 +370,10 @@ def restore_flags(student: nn.Module, model: nn.Module) -> nn.Module:
     return student.eval()
 
 
-def phase_over(split: Split, job: Job, fit: Fit, of: RowsLoss = cross_entropy) -> Phase:
-    """Makes a phase over one split of the request, which minimises what `of` computes from a pass; CE by default."""
-    return Phase(loss_on(split, job.task, of), {split: job.request[split]}, fit)
-
-
-def repair(job: Job, fit: Fit, times: int) -> list[Phase]:
-    """A phase that draws `times` examples of retain for each of forget; none where that is none."""
-    count = times * len(job.request.forget)
-    return [phase_over("retain", job, drawing(fit, count, job.request.retain))] if count else []
-
-
 def train_helper(model: nn.Module, phase: Phase, job: Job, name: str) -> None:
     """Trains a copy that is needed on the way, in place: on the device where it is, and without a trace."""
     session = Session(device="cpu" if device_of(model).type == "cpu" else None, name=name)
     fit(model, job.task, phase, job.generator, session)
-
-
-class RetainTerm(NamedTuple):
-    """The weight of CE(retain) beside a loss of forget (at 0 retain is not read), and what that CE is the mean over."""
-
-    weight: float
-    average: Average = "example"
-
-
-def with_retain(forget: Loss, term: RetainTerm, job: Job, fit: Fit, leads: Split = "forget") -> list[Phase]:
-    """Makes one phase over forget that minimises `forget` + weight CE(retain); retain cycles beside it.
-
-    `leads`: which of the two an epoch is a pass over.
-    """
-    request, retain = job.request, loss_on("retain", job.task, averaged(term.average))
-    if term.weight == 0:
-        return [Phase(forget, {"forget": request.forget}, fit)]
-    loss = Terms({"forget": forget, "retain": weighted(term.weight, retain)})
-    streams: dict[str, Examples] = {leads: request[leads], "forget": request.forget, "retain": request.retain}
-    return [Phase(loss, streams, fit)]
-
-
-def with_loss(phase: Phase, added: Loss, weight: float = 1.0) -> Loss:
-    """Sums `weight` times the phase's own loss and `added`, whose passes leave BatchNorm's statistics alone."""
-    still = replace(phase.fit, batchnorm="frozen")
-
-    def loss(model: nn.Module, batches: Batches) -> Tensor:
-        loss_of_phase = weight * phase.loss(model, batches)
-        set_training(model, still)
-        total = loss_of_phase + added(model, batches)
-        set_training(model, phase.fit)
-        return total
-
-    return loss
 
 
 def has_null(method: Method) -> bool:

@@ -18,16 +18,8 @@ from unrecall.disk.files import file_key
 from unrecall.errors import BadInput
 from unrecall.record.doubts import Facts, doubts
 from unrecall.record.judgement import RULES, declared_by_own_rule, judged_by_own_rule
-from unrecall.record.never_trained import (
-    SUITES,
-    TAUGHT_STEPS,
-    PoolScores,
-    Stated,
-    concluded,
-    judge,
-    possible_levels,
-    seed_of,
-)
+from unrecall.record.never_trained import FIXED_SUITES, TAUGHT_STEPS, concluded, judge, possible_levels, seed_of
+from unrecall.record.pool_scores import PoolScores, Stated
 from unrecall.record.schema import (
     NEVER_TRAINED,
     SCORES,
@@ -285,7 +277,7 @@ def _orders(written: NeverTrained) -> list[tuple[str, ...]]:
     """Each fixed suite, with the attacks that could not be run at the end."""
     return [
         (*(name for name in suite if name not in written.absent), *(name for name in suite if name in written.absent))
-        for suite in SUITES
+        for suite in FIXED_SUITES
     ]
 
 

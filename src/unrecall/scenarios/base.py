@@ -16,7 +16,7 @@ from unrecall.data.request_checks import check_set
 from unrecall.disk.files import content_key
 from unrecall.disk.weights import same_weights
 from unrecall.errors import BadInput, Fields, MissingReference, at_least, check_fields, kind_of, visible
-from unrecall.evidence.setting import first_answers_digest, first_two, inputs_digest, model_key
+from unrecall.evidence.model_keys import first_answers_digest, first_two, inputs_digest, model_key
 from unrecall.models.observe import device_of
 from unrecall.nn.usable import check_model
 from unrecall.scenarios.model_cache import Trained, TrainingSetup, first, is_cached, trained_once

@@ -13,7 +13,7 @@ from unrecall.disk import weights
 from unrecall.disk.cache import Cache, Form, shared
 from unrecall.disk.code_key import code_key
 from unrecall.disk.files import content_key
-from unrecall.evidence.setting import answers_digest, inputs_digest, model_key
+from unrecall.evidence.model_keys import answers_digest, inputs_digest, model_key
 from unrecall.models.observe import device_of
 from unrecall.record.schema import Cost
 from unrecall.tasks.base import Task

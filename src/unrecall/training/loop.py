@@ -4,7 +4,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import torch
@@ -245,6 +245,13 @@ def total_steps(phase: Phase) -> int:
     """How many optimiser steps a phase takes if nothing stops it early."""
     total = epoch_steps(phase) * phase.fit.epochs
     return total if phase.fit.steps is None else min(total, phase.fit.steps)
+
+
+def drawing(fit: Fit, count: int, examples: Examples) -> Fit:
+    """The recipe, as long as it takes to draw `count` of the examples, `fit.epochs` times over; `fit.steps` caps it."""
+    total, n = count * fit.epochs, len(examples)
+    steps = total // n * math.ceil(n / fit.batch_size) + math.ceil(total % n / fit.batch_size)
+    return replace(fit, epochs=math.ceil(total / n), steps=min(steps, fit.steps or steps))
 
 
 def checked_steps(phase: Phase) -> set[int]:

@@ -15,7 +15,7 @@ from unrecall.errors import BadInput
 from unrecall.experiment import budget
 from unrecall.experiment.against import Against
 from unrecall.experiment.budget import Costs, Price, choose, seconds_of
-from unrecall.experiment.grid import Cell
+from unrecall.experiment.cell import Cell
 from unrecall.experiment.timing import Timed
 from unrecall.record.schema import load
 from unrecall.spec.lines import show

@@ -19,7 +19,7 @@ import pytest
 from tests.end_to_end.test_cli import CASE, METHOD, call
 from unrecall.errors import BadInput
 from unrecall.experiment import parallel
-from unrecall.experiment.grid import Cell
+from unrecall.experiment.cell import Cell
 from unrecall.experiment.parallel import Lost, run_cells
 from unrecall.record.schema import Record
 

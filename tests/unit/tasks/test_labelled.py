@@ -14,7 +14,7 @@ from tests.worlds import CPU, World, blobs, network, train
 from unrecall.data.examples import Selection
 from unrecall.data.request import Request
 from unrecall.errors import BadInput
-from unrecall.evidence.setting import first_answers_digest
+from unrecall.evidence.model_keys import first_answers_digest
 from unrecall.models.observe import observe
 from unrecall.tasks import Classification
 from unrecall.tasks.labelled import Example, example

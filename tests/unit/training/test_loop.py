@@ -29,6 +29,7 @@ from unrecall.training.loop import (
     Loss,
     Phase,
     StepState,
+    drawing,
     fit,
     loss_on,
     plain_step,
@@ -475,3 +476,21 @@ def test_a_norm_without_weights_goes_with_the_layer_before_it(affine: bool) -> N
         module.requires_grad_(False)
     set_training(model, RECIPE)
     assert [model[i].training for i in (2, 5)] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("count", "examples", "recipe", "steps"),
+    [
+        (300, 100, Fit(batch_size=32), 12),  # three epochs of 32, 32, 32 and 4
+        (320, 100, Fit(batch_size=32), 13),
+        (320, 20, Fit(batch_size=32), 16),  # batches of 20
+        (320, 1000, Fit(batch_size=32), 10),  # a part of an epoch
+        (320, 100, Fit(batch_size=32, epochs=3), 38),
+        (320, 100, Fit(batch_size=32, steps=4), 4),
+        (1, 100, Fit(batch_size=32), 1),
+    ],
+)
+def test_how_many_steps_so_many_examples_take_by_hand(count: int, examples: int, recipe: Fit, steps: int) -> None:
+    data = list(range(examples))
+    lasting = drawing(recipe, count, data)
+    assert total_steps(Phase(lambda *_: None, {"retain": data}, lasting)) == steps  # type: ignore[arg-type, return-value]

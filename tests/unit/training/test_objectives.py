@@ -15,7 +15,7 @@ from tests.worlds import CPU, blobs, facts, network, small_llama, word_tokenizer
 from unrecall.data.request import Request
 from unrecall.disk.weights import digest_of
 from unrecall.errors import BadInput, NotSupported
-from unrecall.experiment.identity import identity
+from unrecall.experiment.run_identity import identity
 from unrecall.experiment.seeds import Seeds
 from unrecall.scenarios.base import Scenario
 from unrecall.tasks import CausalLM, Classification

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from unrecall.models.holes import Answers, Earlier, Holes, Probes, Round, Search, holes
-from unrecall.models.self_bleu import stretches
+from unrecall.models.knowledge_holes.search import Answers, Earlier, Holes, Probes, Round, Search, holes
+from unrecall.models.knowledge_holes.self_bleu import stretches
 from unrecall.tasks import Classification
 from unrecall.training.randomness import seeded
 

@@ -1,4 +1,4 @@
-"""The cells of a grid of methods and seeds over one scenario; a finished one is never done again."""
+"""One run of a method on a scenario, with its files: a cell of a grid. A finished one is never done again."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,14 +16,15 @@ from unrecall.experiment.case import Case
 from unrecall.experiment.checkpoints import checkpoint_key, load_checkpoint
 from unrecall.experiment.doctor import beforehand
 from unrecall.experiment.goal import check_memorised
-from unrecall.experiment.identity import CHECKPOINT, IDENTITY, check_checkpoint, finished, identity, rate_key
 from unrecall.experiment.output import Unlearned, drop_parts, save_unlearned
 from unrecall.experiment.run import experiment, retrained_models
+from unrecall.experiment.run_identity import CHECKPOINT, IDENTITY, check_checkpoint, finished, identity, rate_key
 from unrecall.experiment.seeds import Seeds
 from unrecall.experiment.starting_point import StartingPoint
 from unrecall.experiment.tuned_on import LOST, looked_at, tuned_on
 from unrecall.harness.audit import audit
 from unrecall.harness.suites import suite
+from unrecall.methods.base import Method
 from unrecall.record.schema import Record, Run
 from unrecall.scenarios.base import Builder, Scenario
 from unrecall.spec.lines import parse, show
@@ -114,6 +115,13 @@ def _check_memorised(cell: Cell, scenario: Scenario) -> None:
         check_memorised(scenario.task, scenario.original, scenario.request)
 
 
+def _check_places(cell: Cell, *files: Path) -> None:
+    """BadInput where these files, the parts of a cell, or the cache can't be written: before anything is computed."""
+    check_writable(*files)
+    check_writable(Path(cell.folder) / "parts" / "part", private=True)
+    shared(on_disk=True).check()
+
+
 def run_cell(cell: Cell) -> Record:
     """Runs one cell, or reads its record if it is finished; the parts of an unfinished one are taken up again."""
     scenario, method, attacks = scenario_for(cell), parse(cell.method, "methods"), suite(*cell.suite.split())
@@ -124,9 +132,7 @@ def run_cell(cell: Cell) -> Record:
         drop_parts(folder)
         session.end()
         return before
-    check_writable(cell.record_path, folder / CHECKPOINT)
-    check_writable(folder / "parts" / "part", private=True)
-    shared(on_disk=True).check()
+    _check_places(cell, cell.record_path, folder / CHECKPOINT)
     _check_memorised(cell, scenario)
     if scenario.note:
         session.say(f"note: {scenario.note}")
@@ -144,20 +150,26 @@ def run_cell(cell: Cell) -> Record:
         rate=cell.rate,
         show_examples=cell.show_examples,
     ).record
+    _save_audited(cell, scenario, method, record, session)
+    record.save(cell.record_path)
+    drop_parts(folder)
+    session.end()
+    return record
+
+
+def _save_audited(cell: Cell, scenario: Scenario, method: Method, record: Record, session: Session) -> None:
+    """Writes the model that was audited into the cell's folder, from its parts; without it, says why it isn't there."""
+    folder = Path(cell.folder)
     chosen = method if record.tuning is None else method.scaled(record.tuning.chosen)
     files = (folder / "parts").glob("unlearned-*.safetensors")  # one may be of the method before it was edited
     audited = record.provenance.weights["unlearned"]
     file = next((file for file in files if weights.digest_of_file(file) == audited), None)
     if file is None:
         session.say("no checkpoint: the model's buffers change as it answers, so what was audited is no longer there")
-    else:
-        model = load_checkpoint(architecture(scenario, cell.seeds.training, session), file)
-        tuned_by = looked_at(scenario.request) if cell.tuned else []
-        save_unlearned(Unlearned(model, chosen, cell.seeds.unlearning, record, tuned_by), scenario, folder)
-    record.save(cell.record_path)
-    drop_parts(folder)
-    session.end()
-    return record
+        return
+    model = load_checkpoint(architecture(scenario, cell.seeds.training, session), file)
+    tuned_by = looked_at(scenario.request) if cell.tuned else []
+    save_unlearned(Unlearned(model, chosen, cell.seeds.unlearning, record, tuned_by), scenario, folder)
 
 
 def unlearn_cell(cell: Cell) -> str:
@@ -166,9 +178,7 @@ def unlearn_cell(cell: Cell) -> str:
     session, folder = cell.session, Path(cell.folder)
     expected = identity(scenario, method, (), cell.seeds, session, cell.tuned)
     check_checkpoint(folder, expected)
-    check_writable(folder / CHECKPOINT, folder / IDENTITY)
-    check_writable(folder / "parts" / "part", private=True)
-    shared(on_disk=True).check()
+    _check_places(cell, folder / CHECKPOINT, folder / IDENTITY)
     original = scenario.train_original(cell.seeds.training, session).model
     start = StartingPoint(scenario, original, cell.seeds.unlearning, session, cell.tuned)
     check_inputs(scenario.task, start.original, scenario.request)
@@ -202,9 +212,7 @@ def audit_checkpoint(cell: Cell, model: Path, original: Path | None, retrained: 
     expected["checkpoints"] = content_key(checkpoint_key(model), own, *map(checkpoint_key, retrained))
     if (before := finished(cell.record_path, expected)) is not None:
         return before
-    check_writable(cell.record_path)
-    check_writable(Path(cell.folder) / "parts" / "part", private=True)
-    shared(on_disk=True).check()
+    _check_places(cell, cell.record_path)
     check_folders(scenario.task, scenario.request, model, *retrained, *filter(None, [original]))
     if scenario.note:
         session.say(f"note: {scenario.note}")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from unrecall.models.vendi import unlike, vendi
+from unrecall.models.knowledge_holes.vendi import unlike, vendi
 
 
 def test_equal_vectors_are_one_thing_and_orthogonal_ones_are_as_many_as_they_are() -> None:

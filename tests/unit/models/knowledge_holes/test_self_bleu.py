@@ -2,7 +2,7 @@
 
 import pytest
 
-from unrecall.models.self_bleu import self_bleu, stretches
+from unrecall.models.knowledge_holes.self_bleu import self_bleu, stretches
 
 
 def test_stretches_are_counted_in_words() -> None:

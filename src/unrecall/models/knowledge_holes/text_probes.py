@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from unrecall.models.holes import Probes
-from unrecall.models.self_bleu import stretches
+from unrecall.models.knowledge_holes.search import Probes
+from unrecall.models.knowledge_holes.self_bleu import stretches
 from unrecall.tasks.protocols import Textual, textual, unfinished
 
 OPENING = 12

@@ -14,9 +14,9 @@ import torch
 from torch import nn
 
 from unrecall.data.signals import Signals
+from unrecall.models.knowledge_holes.self_bleu import self_bleu, stretches
+from unrecall.models.knowledge_holes.vendi import unlike, vendi
 from unrecall.models.observe import observe
-from unrecall.models.self_bleu import self_bleu, stretches
-from unrecall.models.vendi import unlike, vendi
 from unrecall.tasks.base import Task
 
 ALIKE = 0.8

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from unrecall.data.batches import Batch, move
-from unrecall.models.holes import Probes
+from unrecall.models.knowledge_holes.search import Probes
 from unrecall.models.observe import device_of
 from unrecall.models.perturb import gaussian, width
 from unrecall.nn.hooks import frozen, mode

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from tests.worlds import World
-from unrecall.models.holes import Search, holes
-from unrecall.models.input_probes import InputProbes
-from unrecall.models.text_probes import Corpus, QuestionProbes, WritingProbes, words_of
+from unrecall.models.knowledge_holes.input_probes import InputProbes
+from unrecall.models.knowledge_holes.search import Search, holes
+from unrecall.models.knowledge_holes.text_probes import Corpus, QuestionProbes, WritingProbes, words_of
 from unrecall.tasks import Classification
 from unrecall.training.randomness import seeded
 

@@ -7,7 +7,7 @@ import pytest
 from tests.worlds import CPU, World, network
 from unrecall.disk.weights import same_weights
 from unrecall.errors import BadInput
-from unrecall.experiment.grid import architecture
+from unrecall.experiment.cell import architecture
 from unrecall.scenarios.base import Scenario
 
 
