@@ -28,7 +28,7 @@ from unrecall.harness.suites import built_in, judged_names, own_judged
 from unrecall.metrics import METRICS
 from unrecall.metrics.gap import NAMES, average_gap
 from unrecall.record import stats
-from unrecall.record.provenance import versions, without_folders
+from unrecall.record.provenance import commit, versions, without_folders
 from unrecall.record.recheck import Recheck, places_of_scores, recheck
 from unrecall.record.row import ROLES, Row
 from unrecall.record.schema import AttackReport, Estimate, Measurement, Record, load
@@ -292,7 +292,7 @@ def _identity(record: Record) -> Iterator[str]:
 def _method(record: Record) -> Iterator[str]:
     """A built-in method's title and parameters must be those that its line means; a user's own is never imported.
 
-    Records of other versions may lack parameters, and may have had other defaults for those that the line leaves out.
+    Records of other code may lack parameters, and may have had other defaults for those that the line leaves out.
     """
     is_file = record.method_title == f"Checkpoint {record.method}" and not record.parameters
     if is_file and "unlearned" not in record.costs:
@@ -308,7 +308,7 @@ def _method(record: Record) -> Iterator[str]:
     written, meant = _flat(record.parameters), _flat(without_folders(method.as_dict()))
     if meant and not written:
         yield "parameters: the record has none, its method has some."
-    names, same_defaults = {key.rpartition(".")[2] for key in named}, _of_this_version(record)
+    names, same_defaults = {key.rpartition(".")[2] for key in named}, _of_this_code(record)
     for key, value in written.items():
         last = key.rpartition(".")[2]
         if key not in meant and value is None:  # an older version's, that was set to nothing
@@ -329,9 +329,10 @@ def _is_built_in(line: str) -> bool:
     return known and (spec.base is None or _is_built_in(spec.base))
 
 
-def _of_this_version(record: Record) -> bool:
-    """Whether the version that wrote a record is the one that checks it, so that defaults are the same."""
-    return record.provenance.versions.get("unrecall") == versions()["unrecall"]
+def _of_this_code(record: Record) -> bool:
+    """Whether the code that wrote a record is the one that checks it, by version and commit: defaults are the same."""
+    made = record.provenance
+    return made.versions.get("unrecall") == versions()["unrecall"] and made.commit == commit()
 
 
 def _equal(first: Any, second: Any) -> bool:

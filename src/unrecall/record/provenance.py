@@ -32,7 +32,7 @@ def provenance(
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         command=" ".join(map(without_folders, sys.argv)),
         versions=versions(),
-        commit=_git("rev-parse", "HEAD") or "",
+        commit=commit(),
         dirty=dirty(),
         device=f"{device.type}, {platform.machine()}, {torch.get_num_threads()} threads",
         fingerprint=fingerprint,
@@ -58,6 +58,11 @@ def without_folders(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: without_folders(part) for key, part in value.items()}
     return [without_folders(part) for part in value] if isinstance(value, list | tuple) else value
+
+
+def commit() -> str:
+    """The commit that this code is of; empty where it is no checkout."""
+    return _git("rev-parse", "HEAD") or ""
 
 
 def dirty() -> bool | None:

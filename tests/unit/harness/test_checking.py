@@ -1,6 +1,6 @@
 """What a look at a record alone finds odd in its numbers, and what it must not."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from unrecall.harness.checking import ROWS, _attacks, _curves, _exact, _figures_
 from unrecall.harness.memory_left import estimates_of_memory
 from unrecall.methods.base import method_of
 from unrecall.record import stats
-from unrecall.record.provenance import versions
+from unrecall.record.provenance import commit, versions
 from unrecall.record.row import Row
 from unrecall.record.schema import AttackReport, Cost, Curve, Estimate, Matrix, Measurement, Record, Series, ThreatModel
 
@@ -37,16 +37,21 @@ def test_a_mean_over_tokens_is_no_forged_share_where_the_others_get_all_right(
     assert len(list(_exact(row))) == odd
 
 
-def made_by(line: str, title: str = "", version: str = versions()["unrecall"], **changed: Any) -> Record:
-    """A record as a run of that method leaves it; `changed`: parameters that are edited, None for one that is gone."""
+def made_by(line: str, title: str = "", code: Mapping[str, Any] | None = None, **changed: Any) -> Record:
+    """A record as a run of that method leaves it; `changed`: parameters that are edited, None for one that is gone.
+
+    `code`: what is other about the code that made it.
+    """
     method, record = method_of(line), full()
     parameters = {k: v for k, v in (method.as_dict() | changed).items() if v is not None}
-    provenance = record.provenance.model_copy(update={"versions": {"unrecall": version}})
+    present = {"versions": versions(), "commit": commit()}
+    provenance = record.provenance.model_copy(update={**present, **(code or {})})
     stated = {"method": line, "method_title": title or method.title, "parameters": parameters}
     return record.model_copy(update=stated | {"provenance": provenance})
 
 
 SCRUB = made_by("scrub")
+OTHER_CODE: list[dict[str, Any]] = [{"versions": {"unrecall": "0.0.9"}}, {"commit": "0123abc"}]
 
 
 @pytest.mark.parametrize(
@@ -74,7 +79,7 @@ def test_a_method_s_own_title_and_parameters_agree_with_its_line(line: str) -> N
         (made_by("scrub", gamma=3.0), "parameters: the method's line says gamma=1.0, they say 3.0."),
         (made_by("scrub:gamma=3", gamma=None), "parameters: the method's line says gamma=3.0, they do not name it."),
         (
-            made_by("scrub:gamma=3", version="0.0.9", gamma=1.0),
+            made_by("scrub:gamma=3", code=OTHER_CODE[0], gamma=1.0),
             "parameters: the method's line says gamma=3.0, they say 1.0.",
         ),
     ],
@@ -83,8 +88,9 @@ def test_a_record_that_claims_another_method_is_seen(record: Record, problem: st
     assert problem in list(_method(record))
 
 
-def test_parameters_of_other_versions_may_lack_some_and_have_other_defaults() -> None:
-    assert list(_method(made_by("scrub", version="0.0.9", gamma=3.0, alpha=None))) == []
+@pytest.mark.parametrize("code", OTHER_CODE)
+def test_parameters_of_other_code_may_lack_some_and_have_other_defaults(code: dict[str, Any]) -> None:
+    assert list(_method(made_by("scrub", code=code, gamma=3.0, alpha=None))) == []
 
 
 def test_what_only_its_user_knows_is_held_against_no_catalog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
