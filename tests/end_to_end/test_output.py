@@ -349,6 +349,9 @@ def test_what_a_run_has_tuned_on_is_not_audited_afterwards(
     assert f"- {unseen}: {after[unseen]} records" in card
     assert f"- tuning: {len(SPLITS[unseen]) - after[unseen]} more records" in card
     assert record.method == ("unlearned" if named == "." else named)
+    swap = {"../../../model": ".", named: "../../../model", "../../../audited": "../../../original"}
+    assert call(*(swap.get(word, word) for word in audit)) == 0
+    assert load_record(Path("../../../original/record.json")).sizes == after, "so is an original that was tuned"
     shutil.copytree(".", "../../../moved")
     assert call(*(word.replace("audited", "again") if word != named else "../../../moved" for word in audit)) == 0
     alone = load_record(Path("../../../again/record.json"))

@@ -27,7 +27,7 @@ from unrecall.harness.suites import suite
 from unrecall.methods.base import Method
 from unrecall.record.schema import Record, Run
 from unrecall.scenarios.base import Builder, Scenario
-from unrecall.spec.lines import parse, show
+from unrecall.spec.lines import parse, show, split
 from unrecall.tasks.base import check_inputs
 from unrecall.tasks.protocols import check_folders
 from unrecall.training.session import Session
@@ -193,20 +193,29 @@ def unlearn_cell(cell: Cell) -> str:
     return f"{place}  {show(chosen)}  sha256 {weights.digest_of(unlearned)}"
 
 
-def _without_tuned_on(scenario: Scenario, model: Path, session: Session) -> Scenario:
-    """The scenario without what a checkpoint's strength was tuned on; its summary says where nobody knows that."""
-    tuning = tuned_on(model)
-    if tuning.lost:
-        warning = LOST.format(model.name)
-        session.say(f"warning: {warning} Copy it from the folder of the run.")
-        return replace(scenario, summary=f"{scenario.summary} {warning}")
-    return replace(scenario, request=scenario.request.unseen(tuning.digests)) if tuning.digests else scenario
+def _without_tuned_on(scenario: Scenario, models: Sequence[Path], session: Session) -> Scenario:
+    """The scenario without what checkpoints' strengths were tuned on; its summary says where nobody knows that."""
+    for model in models:
+        tuning = tuned_on(model)
+        if tuning.lost:
+            warning = LOST.format(model.name)
+            session.say(f"warning: {warning} Copy it from the folder of the run.")
+            scenario = replace(scenario, summary=f"{scenario.summary} {warning}")
+        elif tuning.digests:
+            scenario = replace(scenario, request=scenario.request.unseen(tuning.digests))
+    return scenario
+
+
+def _given(cell: Cell, original: Path | None) -> list[Path]:
+    """The checkpoint of the original that somebody gave, on its own or as the model of the scenario; or none."""
+    place = original or split(cell.scenario).values.get("model")
+    return [Path(place)] if place and Path(place).exists() else []
 
 
 def audit_checkpoint(cell: Cell, model: Path, original: Path | None, retrained: Sequence[Path]) -> Record:
     """The audit of somebody else's checkpoint in place of a cell's method; models that aren't given are trained."""
     attacks, session = suite(*cell.suite.split()), cell.session
-    scenario = _without_tuned_on(scenario_for(cell), model, session)
+    scenario = _without_tuned_on(scenario_for(cell), [model, *_given(cell, original)], session)
     expected = identity(scenario, None, attacks.suiting(scenario.task), cell.seeds, session) | rate_key(cell.rate)
     own = checkpoint_key(original) if original else ""
     expected["checkpoints"] = content_key(checkpoint_key(model), own, *map(checkpoint_key, retrained))
