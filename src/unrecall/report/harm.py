@@ -4,7 +4,7 @@ from typing import Final, TypeAlias
 
 from unrecall.record.schema import AttackReport, Doubt, Estimate, Measurement, Record
 from unrecall.report.numbers import finite, percent
-from unrecall.report.sentences import ran, reason
+from unrecall.report.sentences import plain_reason, ran
 
 Reply: TypeAlias = tuple[str, str]
 """An answer in a word or a few, and the sentence with its numbers."""
@@ -43,7 +43,7 @@ def alone(record: Record) -> bool:
 def reply(record: Record, report: AttackReport) -> Reply:
     """Whether the attack's request harmed its victim, beside random requests, and what its controls say of that."""
     if not ran(report):
-        return NOT_JUDGED, reason(report.note)
+        return NOT_JUDGED, plain_reason(report.note)
     return _word(record, report), " ".join(filter(None, (report.note, *_figures(record, report), *_controls(report))))
 
 

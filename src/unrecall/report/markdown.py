@@ -9,7 +9,8 @@ from unrecall.disk.files import check_writable, write_text
 from unrecall.errors import BadInput
 from unrecall.record.schema import Record, Side
 from unrecall.report import answers, summary
-from unrecall.report.page import prepared, remark
+from unrecall.report.page import remark
+from unrecall.report.readable import readable
 from unrecall.report.words import WORDS
 
 SUFFIX: Final = ".md"
@@ -29,7 +30,7 @@ def markdown(records: Sequence[Record], declared: Mapping[str, Side | None] | No
     """
     if not records:
         raise BadInput("report: expected at least one record, got none. Name a record or a folder that holds one.")
-    screens = ("\n\n".join(_screen(prepared(record), remark(record, declared))) for record in records)
+    screens = ("\n\n".join(_screen(readable(record), remark(record, declared))) for record in records)
     text = "\n\n---\n\n".join(screens)
     text += "".join(f"\n\n---\n\n{_text(sentence)}" for sentence in summary.tries(records))
     return f"{MARK}\n\n{text}{_words(text)}\n"

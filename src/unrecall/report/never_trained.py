@@ -38,11 +38,6 @@ def placed(test: AttackTest) -> Place:
     return Place(place(test.rho), place(test.rho_low), place(test.rho_high))
 
 
-def percent(share: float | None) -> str:
-    """A share as a percentage; a dash where it can't be given."""
-    return "–" if share is None else numbers.percent(share)
-
-
 def in_points(difference: float | None) -> str:
     """A difference of shares in points."""
     text = "–" if difference is None else f"{100 * difference:+.1f}".replace("-", "−")
@@ -64,7 +59,7 @@ def checks(tested: NeverTrained) -> list[tuple[str, str]]:
         lines.append(("Placebo", f"p = {p(tested.placebo)}: two halves of the holdout {outcome}"))
     lines.append(("The same test on the original", f"p = {p(tested.original)}"))
     if tested.dilution is not None:
-        noticed = f"{percent(tested.dilution)} of such tests would have noticed"
+        noticed = f"{numbers.percent(tested.dilution)} of such tests would have noticed"
         lines.append(("Dilution", f"if the original had been trained on only a quarter of forget, {noticed}"))
     source = "made from retain and the record only, never from a model of this audit"
     lines.append(("Adjusted by", f"{', '.join(tested.covariates)}: {source}" if tested.covariates else "nothing"))

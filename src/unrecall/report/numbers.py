@@ -61,8 +61,13 @@ def percent_of(part: float | None, whole: float | None) -> str:
     return percent(part / whole)
 
 
-def percent(part: float) -> str:
-    """A share as a percentage, in whole points; with decimals, or in words, where these would say none or all of it."""
+def percent(part: float | None) -> str:
+    """A share as a percentage, in whole points; with decimals, or in words, where these would say none or all of it.
+
+    A dash where it can't be given.
+    """
+    if part is None:
+        return "–"
     exact_percent = 100 * part
     for decimals in range(3):
         text = f"{exact_percent:.{decimals}f}"

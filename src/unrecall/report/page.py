@@ -4,15 +4,14 @@ import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, get_args
 
 from markupsafe import Markup
 
 from unrecall.disk.files import check_writable, write_text
-from unrecall.errors import BadInput, visible
-from unrecall.record.judgement import forgot_nothing, rejudge
-from unrecall.record.schema import NO_USE, Exhibit, Label, Measurement, Record, Side
-from unrecall.record.verdict import too_few
+from unrecall.errors import BadInput
+from unrecall.record.judgement import forgot_nothing
+from unrecall.record.schema import Exhibit, Label, Measurement, Record, Side
 from unrecall.report import (
     answers,
     curves,
@@ -29,6 +28,7 @@ from unrecall.report import (
     summary,
     svg,
 )
+from unrecall.report.readable import printable, readable
 from unrecall.report.words import WORDS
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def page(records: Sequence[Record], declared: Mapping[str, Side | None] | None =
     if not records:
         raise BadInput("report: expected at least one record, got none. Name a record or a folder that holds one.")
     remarks = [remark(record, declared) for record in records]
-    records = [prepared(record) for record in records]
+    records = [readable(record) for record in records]
     template = environment().get_template("page.html.j2")
     return template.render(
         records=records,
@@ -73,25 +73,13 @@ def page(records: Sequence[Record], declared: Mapping[str, Side | None] | None =
     )
 
 
-def prepared(record: Record) -> Record:
-    """The record as people read it: judged anew by this version, without what can't be printed."""
-    read = without_ruined(judged_anew(printable(record)))
-    return read.model_copy(update={"doubts": [harm.doubt(read, doubt) for doubt in read.doubts]})
-
-
-def judged_anew(record: Record) -> Record:
-    """The record as this version judges it, without labels that it doesn't rest on and bounds that can't be reached."""
-    read = without_row_verdicts(rejudge(record))
-    return read.model_copy(update={"measurements": list(map(scales.possible, read.measurements))})
-
-
 def remark(record: Record, declared: Mapping[str, Side | None] | None) -> str:
     """What people must know beside the verdict.
 
     That it isn't about an attack's request, or isn't the record's own, or that nothing was forgotten; and how two of
     its shares fit together.
     """
-    read = prepared(record)
+    read = readable(record)
     about = harm.ABOUT if harm.reports(read) else ""
     remarks = (
         about,
@@ -100,47 +88,6 @@ def remark(record: Record, declared: Mapping[str, Side | None] | None) -> str:
         sentences.shares_together(read),
     )
     return " ".join(filter(None, remarks))
-
-
-def printable(record: Record) -> Record:
-    """The record with control characters in its texts as their code points."""
-
-    def walk(value: Any) -> Any:
-        if isinstance(value, str):
-            return visible(value)
-        if isinstance(value, dict):
-            return {walk(key): walk(part) for key, part in value.items()}
-        return [walk(part) for part in value] if isinstance(value, list | tuple) else value
-
-    return Record.model_validate(walk(record.model_dump()))
-
-
-def without_row_verdicts(record: Record) -> Record:
-    """The record without labels of its rows, and without what these lack, where its verdict rests on no row."""
-    if record.verdict.basis != "never trained":
-        return record
-    rows = [
-        m.model_copy(update={"verdict": "not judged", "note": "" if m.note == too_few(m) else m.note})
-        for m in record.measurements
-    ]
-    return record.model_copy(update={"measurements": rows})
-
-
-def without_ruined(record: Record) -> Record:
-    """The record without choices of attacks that ruined every copy; their rows say what they then show."""
-    ruined = [attack.name for attack in record.attacks if attack.note == NO_USE]
-    rows = {f"{name}{ending}" for name in ruined for ending in ("", "_mean", "_worst")}
-    attacks = [
-        attack.model_copy(update={"curves": [curve.model_copy(update={"note": ""}) for curve in attack.curves]})
-        if attack.name in ruined
-        else attack
-        for attack in record.attacks
-    ]
-    measurements = [
-        m.model_copy(update={"note": " ".join(filter(None, (NO_USE, m.note)))}) if m.name in rows else m
-        for m in record.measurements
-    ]
-    return record.model_copy(update={"attacks": attacks, "measurements": measurements})
 
 
 def write(records: Sequence[Record], path: str | Path, declared: Mapping[str, Side | None] | None = None) -> None:
@@ -175,7 +122,9 @@ def environment() -> "Environment":
     templates = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    templates.filters.update(number=numbers.number, exact=numbers.exact, p=numbers.p, reason=sentences.reason)
+    templates.filters.update(
+        number=numbers.number, exact=numbers.exact, p=numbers.p, plain_reason=sentences.plain_reason
+    )
     templates.filters.update(answered=summary.answered)
     templates.globals.update({module.__name__.split(".")[-1]: module for module in TEMPLATE_MODULES})
     templates.globals.update(labels=get_args(Label), grouped=grouped, is_picture=is_picture)

@@ -240,7 +240,7 @@ def ran(attack: AttackReport) -> bool:
     return bool(attack.curves) or not attack.note
 
 
-def reason(note: str) -> str:
+def plain_reason(note: str) -> str:
     """Why something could not be done, without the name of the class that said it."""
     said = EXPECTED.fullmatch(note)
     if said is None:

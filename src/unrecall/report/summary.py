@@ -179,10 +179,10 @@ def _with(part: str, name: str, alike: Alike, pairs: Sequence[tuple[str, Alike]]
     if len(same) == 1:
         return name
     values = dict.fromkeys(getattr(beside, part) for _, beside in here) if part in CASE else same
-    return f"{name}, {_said(part, getattr(alike, part), list(values))}"
+    return f"{name}, {_in_words(part, getattr(alike, part), list(values))}"
 
 
-def _said(part: str, value: str, values: Sequence[str]) -> str:
+def _in_words(part: str, value: str, values: Sequence[str]) -> str:
     """One part in words: by its number among the `values` that there are, where it says nothing to people."""
     match part:
         case "basis":
@@ -279,7 +279,7 @@ def _spread(values: Sequence[tuple[float | None, int]], *, lowest: bool = False)
     return Spread(sum(numbers) / len(numbers), min(numbers), max(numbers), worst, seed)
 
 
-def percent(share: float) -> str:
+def percent_from_0(share: float) -> str:
     """A share in whole points; less than nothing is nothing."""
     return numbers.percent(max(share, 0.0))
 
@@ -289,8 +289,8 @@ def percent_over_seeds(spread: Spread | None) -> str:
     if spread is None:
         return "unknown"
     if spread.low == spread.high:
-        return percent(spread.mean)
-    return f"{percent(spread.mean)} ({percent(spread.low)} to {percent(spread.high)})"
+        return percent_from_0(spread.mean)
+    return f"{percent_from_0(spread.mean)} ({percent_from_0(spread.low)} to {percent_from_0(spread.high)})"
 
 
 def lines(records: Sequence[Record]) -> Iterator[str]:

@@ -11,7 +11,7 @@ from unrecall.record import stats
 from unrecall.record.schema import Measurement, Record
 from unrecall.report import scales
 from unrecall.report.numbers import finite, present
-from unrecall.report.page import judged_anew
+from unrecall.report.readable import by_this_version
 from unrecall.report.summary import Audits, cases, methods
 
 COLUMNS: Final = (
@@ -89,7 +89,7 @@ class Line(NamedTuple):
 
 def lines(records: Sequence[Record]) -> list[Line]:
     """All measurements of all methods, in the order of the records; verdicts are derived anew."""
-    groups = methods(list(map(judged_anew, records)))
+    groups = methods(list(map(by_this_version, records)))
     names = {group.alike: case for case, members in cases(groups).items() for group in members}
     return [
         line._replace(case=names[group.alike], worst=group.label)

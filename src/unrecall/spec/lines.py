@@ -98,7 +98,7 @@ def parse(text: str, kind: Kind) -> Any:
         raise BadInput(f"'{text}': expected a class made from {promised.__name__}, got {owner!r}.")
     if lacking := list(_undeclared(owner)):
         raise BadInput(
-            f"'{text}': expected {owner.__name__} to say its {', '.join(lacking)}, got none. {_said(lacking)}"
+            f"'{text}': expected {owner.__name__} to say its {', '.join(lacking)}, got none. {_to_be_added(lacking)}"
         )
     arguments: dict[str, Any] = {}
     if spec.base is not None:
@@ -170,8 +170,8 @@ def _undeclared(owner: type) -> Iterator[str]:
                 yield name
 
 
-def _said(lacking: list[str]) -> str:
-    """How a class says what it lacks, ready to be pasted."""
+def _to_be_added(lacking: list[str]) -> str:
+    """The lines that a class lacks, ready to be pasted."""
     forms = {"threat": "threat: ClassVar[ThreatModel] = ThreatModel(access=..., data=..., budget=...)"}
     return f"Add {'; '.join(forms.get(name, name) for name in lacking)}."
 

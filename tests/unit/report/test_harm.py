@@ -8,7 +8,7 @@ from tests.worlds.records import full, measurement
 from unrecall.record.schema import AttackReport, Doubt, Estimate, Record, ThreatModel
 from unrecall.report import answers, harm, page
 from unrecall.report.markdown import markdown
-from unrecall.report.page import prepared
+from unrecall.report.readable import readable
 
 NOTE = "Honouring a request for 10 training examples: 0.21 of unseen class 3 newly answered as class 8."
 RANDOM = "By every judged figure the method did what it does at learning rate 0. Raise its strength."
@@ -98,7 +98,7 @@ def test_the_first_screen_says_what_the_attack_did_and_gives_no_other_advice() -
 def test_beside_other_attacks_doubts_are_left_as_they_are() -> None:
     record = attacked(excess=FOUND)
     both = record.model_copy(update={"attacks": [*record.attacks, *full().attacks]})
-    assert prepared(both).doubts == record.doubts
+    assert readable(both).doubts == record.doubts
     assert "did it forget?" in answers.title(both)
     assert answers.harmful(full()) == [] and harm.reports(full()) == []
     assert "request harm others" not in page([full(), full("scrub")])

@@ -8,13 +8,13 @@ from tests.worlds.records import alone, full, hostile, minimal
 from unrecall.errors import BadInput
 from unrecall.record.schema import Record
 from unrecall.report import answers, markdown
-from unrecall.report.page import prepared
+from unrecall.report.readable import readable
 
 
 @pytest.mark.parametrize("record", [full(), alone(), minimal()], ids=["retrained", "never trained", "minimal"])
 def test_it_has_the_verdict_all_answers_and_all_doubts(record: Record) -> None:
     text, _, words = markdown.markdown([record]).partition("\n\n---\n\n## What the words mean\n\n")
-    judged = prepared(record)
+    judged = readable(record)
     assert "- **forget**: the examples that were trained on and must go.\n" in words
     assert ("- **grade**" in words) == ("grade" in text)
     assert text.count("\n# ") == 1

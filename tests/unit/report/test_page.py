@@ -22,7 +22,7 @@ from unrecall.report.numbers import number, p, percent, percent_of, span
 from unrecall.report.page import grouped, is_picture
 from unrecall.report.plot import Axis, axis
 from unrecall.report.roles import by_method, legend, style
-from unrecall.report.sentences import how_it_forgot, last_points, limits, reason, shares_together
+from unrecall.report.sentences import how_it_forgot, last_points, limits, plain_reason, shares_together
 from unrecall.report.strips import strip
 
 
@@ -307,7 +307,7 @@ def test_a_reason_is_a_sentence_without_the_name_of_a_class() -> None:
         "CKA: expected two, got 1.5. Set beside=1.": "It needs two, and got 1.5. Set beside=1.",
         "no interval: a few examples decide": "no interval: a few examples decide",
     }
-    assert {note: reason(note) for note in said} == said
+    assert {note: plain_reason(note) for note in said} == said
     (note, sentence), *_ = said.items()
     attacks = [a.model_copy(update={"note": note, "curves": []}) for a in full().attacks[:1]]
     text = Reader(page([full().model_copy(update={"attacks": attacks})])).text

@@ -17,7 +17,7 @@ from unrecall.report.summary import (
     lost,
     methods,
     over_seeds,
-    percent,
+    percent_from_0,
     percent_over_seeds,
     ranking,
     repeated,
@@ -73,7 +73,7 @@ def test_seeds_of_a_method_are_one() -> None:
     assert over_seeds(group, "retain_accuracy") == Spread(pytest.approx(0.9), 0.9, 0.9, 0.9, 0)
     assert over_seeds(group, "nothing") is None
     assert percent_over_seeds(group.left) == "30 % (10 % to 50 %)"
-    assert (percent(-0.04), percent_over_seeds(None)) == ("0 %", "unknown")
+    assert (percent_from_0(-0.04), percent_over_seeds(None)) == ("0 %", "unknown")
     (line,) = lines(seeds)
     assert line.startswith("scrub on custom, 3 seeds: at worst leaks; left of the forgotten 30 % (10 % to 50 %), worst")
     text = Reader(page(seeds)).text
