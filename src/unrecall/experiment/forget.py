@@ -15,6 +15,7 @@ from unrecall.harness.suites import Attacks, suite_of
 from unrecall.methods.base import Method, method_of
 from unrecall.nn.usable import no_module
 from unrecall.record.possible_verdicts import Sizes, lacking
+from unrecall.scenarios.base import FIELDS as FIELDS_OF_SCENARIO
 from unrecall.scenarios.base import Scenario
 from unrecall.tasks.base import Task
 from unrecall.tasks.classification import Classification
@@ -25,8 +26,9 @@ FIELDS: Fields = {
     "method": (kind_of(Method, str), "a method or its line, as 'scrub' or 'rurk:tau=0.05'"),
     "task": (kind_of(Task, NoneType), "a Task, as ur.tasks.Classification() is, or None"),
     "retrained": (kind_of(list, tuple, nn.Module), "a model, or a list of models, empty where there are none"),
-    "seed": (at_least(0), "a whole number from 0 on"),
-    "session": (kind_of(Session, NoneType), "a Session or None"),
+    "name": FIELDS_OF_SCENARIO["name"],
+    "seed": (_whole, "a whole number from 0"),
+    "session": (kind_of(Session, NOTHING), "a Session or None"),
 }
 """What each argument but the model must be."""
 
@@ -40,6 +42,7 @@ def forget(
     retrained: nn.Module | Sequence[nn.Module] = (),
     attacks: Attacks = None,
     tune: bool = True,
+    name: str = "model",
     seed: int = 0,
     session: Session | None = None,
 ) -> Outcome:
@@ -52,8 +55,8 @@ def forget(
     `method`: one, or its line on the command line. `task`: a classifier's unless given. `retrained`: models that were
     trained without forget; with fewer than two the verdict rests on the holdout. `attacks`: a suite, names or attacks;
     the standard suite by default. `tune`: whether the method's strength is searched first, where it has one and there
-    are examples to search on. `session`: where it runs and what is shown; progress on stderr by default. With a
-    session that has a folder an interrupted call goes on.
+    are examples to search on. `name`: what the record and its page call the model. `session`: where it runs and what is
+    shown; progress on stderr by default. With a session that has a folder an interrupted call goes on.
 
     What can't be judged is said before anything starts. Raises BadInput where model, data and task don't fit.
     """
@@ -63,7 +66,7 @@ def forget(
     chosen, session, models = method_of(method), session or Session(show=True), models_of(retrained)
     task = task or Classification.of(request)
     scenario = Scenario(
-        name="model",
+        name=name,
         summary=f"{type(model).__name__}, of which {len(request.forget)} examples must be forgotten.",
         task=task,
         request=request,

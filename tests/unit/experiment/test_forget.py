@@ -34,11 +34,13 @@ def test_a_model_a_request_and_a_line_are_enough(samples_world: World, tmp_path:
         tune=False,
         retrained=w.retrained[0],
         session=CPU,
+        name="shop",
     )
+    assert " on shop: did it forget?" in ur.report.page([single.record])
     listed = ur.forget(
         w.original, w.request, "random_label", attacks=ur.suite("loss"), tune=False, retrained=one, session=CPU
     )
-    assert single.record.comparable() == listed.record.comparable()
+    assert single.record.comparable() == listed.record.model_copy(update={"scenario": "shop"}).comparable()
     assert single.record.verdict.basis == "never trained"
 
 
