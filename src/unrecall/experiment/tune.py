@@ -31,6 +31,7 @@ CRITERION = {
 SPARING = ", with at most {0:.0%} of {1} lost on {3}, {2:.0%} on those nearest to what must go"
 UNCHANGED = ", and {0:.0%} lost or gained on validation"
 STOPS = "; training on forget stops as soon as that is reached"
+NO_GAP = "the original shows no more of what must go than may be left, so there is nothing to search"
 UNHELPED = (
     ", and no strength that was tried lowers it: the model as it was is as near. Try another method, as eu_k or reheat "
     "('unrecall list methods')"
@@ -71,7 +72,8 @@ def tune(
     unlearning does see, for they forget what they aren't taught again; and not on validation, which may be of users who
     leave.
 
-    *Search.* It steps by 4 or 1/4 until one trial is too weak and one too strong, then bisects on the logarithm.
+    *Search.* It steps by 4 or 1/4 until one trial is too weak and one too strong, then bisects on the logarithm. Where
+    the original shows no gap, it ends at the first strength that does no damage.
 
     NotSupported for a method without a strength, and for a task without classes where more than samples must go;
     MissingReference where there is no validation set to be had.
@@ -87,11 +89,12 @@ def tune(
     tried = search.trials(strength, int(trials))
     best = choose(tried, request.kind)
     met = best.sparing and best.gap <= search.close and (request.kind != "samples" or best.gap >= -search.close)
+    criterion = _criterion(goal, guards, retain_drop) + (f"; {NO_GAP}" if untouched <= 0 else "")
     return Tuning(
         parameter=" and ".join(strength.parameters),
         chosen=best.strength,
         untouched=untouched,
-        criterion=_criterion(goal, guards, retain_drop) + ("" if met else UNMET),
+        criterion=criterion + ("" if met else UNMET),
         trials=sorted(tried, key=lambda trial: trial.strength),
     )
 
@@ -173,7 +176,8 @@ class Search:
             name = type(self.method).__name__
             self.job.session.say(f"tuning {name}: trial {i + 1} of {most}, strength x {factor:.4g}")
             trial = tried[factor] = self.trial(factor)
-            if trial.sparing and self.kind == "samples" and -self.close <= trial.gap <= 0:
+            closed = self.kind == "samples" and -self.close <= trial.gap <= 0
+            if trial.sparing and (closed or self.untouched <= 0):
                 break
             enough = trial.gap <= 0 or not trial.sparing
             weak, strong = (weak, factor) if enough else (factor, strong)
@@ -209,7 +213,7 @@ def summary(tuning: Tuning, kind: Kind) -> str:
     helped = any(trial.sparing and trial.gap < tuning.untouched for trial in tuning.trials)
     nats = " nats" if tuning.measure == "loss" else ""
     gap = f"{what} is {chosen.gap:+.3f}{nats}, before it was {tuning.untouched:+.3f}"
-    return f"{text}: {gap}" + ("" if helped else UNHELPED)
+    return f"{text}: {gap}" + (f"; {NO_GAP}" if tuning.untouched <= 0 else "" if helped else UNHELPED)
 
 
 def trial_of(goal: Goal, guards: Guards, factor: float, unlearned: nn.Module) -> Trial:

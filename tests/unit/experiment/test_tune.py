@@ -279,6 +279,25 @@ def test_a_real_method_is_tuned_towards_the_gap(samples_world: World) -> None:
     assert abs(chosen.gap) <= abs(plain.gap)
 
 
+def test_where_the_original_shows_no_gap_the_first_strength_that_does_no_damage_is_taken(
+    samples_world: World,
+) -> None:
+    """No strength is nearer to 0 for what the weakest does, which is nothing: that was taken, after all trials."""
+    w = samples_world
+    better_known = replace(w.request, forget=w.request.holdout, holdout=w.request.forget)
+    job = Job(better_known, w.task, seeded(0), CPU)
+    tuned = tune(Dial(), w.original, job)
+    assert tuned.untouched is not None
+    assert tuned.untouched < 0
+    assert [(trial.strength, trial.sparing) for trial in tuned.trials] == [(1.0, True)]
+    said = "the original shows no more of what must go than may be left, so there is nothing to search"
+    assert f"; {said}; none that was tried does that" in tuned.criterion
+    assert summary(tuned, "samples").endswith(f"before it was {tuned.untouched:+.3f}; {said}")
+    damaging = tune(Dial(force=20.0), w.original, job)
+    assert [trial.sparing for trial in damaging.trials][::-1] == [False] * (len(damaging.trials) - 1) + [True]
+    assert damaging.chosen == damaging.trials[0].strength
+
+
 def test_what_cannot_be_tuned(samples_world: World) -> None:
     w = samples_world
     with pytest.raises(NotSupported, match="expected a method with a strength, got Retrain"):
@@ -297,5 +316,6 @@ def test_the_line_on_tuning_calls_a_gap_what_it_is() -> None:
     assert summary(found, "class").endswith(expected)
     against = found.model_copy(update={"against": "relearn"})
     assert "what relearn brings back of forget is -0.005" in summary(against, "class")
-    unhelped = found.model_copy(update={"untouched": -0.01})
+    left = [trials[0].model_copy(update={"gap": 0.2})]
+    unhelped = found.model_copy(update={"untouched": 0.1, "trials": left})
     assert ", and no strength that was tried lowers it: the model as it was is as near" in summary(unhelped, "class")
