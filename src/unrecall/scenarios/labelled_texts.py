@@ -12,7 +12,7 @@ from unrecall.errors import BadInput
 from unrecall.scenarios.base import Scenario, adamw
 from unrecall.scenarios.classifiers import Kind, class_names, class_number, load_classifier
 from unrecall.scenarios.hub import load_or_refuse, local_folder, transformers
-from unrecall.scenarios.own_files import OwnFiles, no_owner, placed
+from unrecall.scenarios.own_files import FromOwnFiles, no_owner, placed
 from unrecall.spec.parameters import Count, Positive
 from unrecall.tasks import TransformersTexts
 from unrecall.tasks.base import check_inputs
@@ -36,7 +36,7 @@ class LabelledText(NamedTuple):
 
 
 @dataclass(frozen=True)
-class LabelledTexts(OwnFiles):
+class LabelledTexts(FromOwnFiles):
     """Your own text classifier, and your own texts that it must forget and that it must keep.
 
     `model`: folder or hub id (`who/what`) of a Transformers text classifier that was trained on both. `forget`,

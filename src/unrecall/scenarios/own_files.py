@@ -14,7 +14,7 @@ from unrecall.spec.parameters import Count, Index
 
 
 @dataclass(frozen=True)
-class OwnFiles(Builder):
+class FromOwnFiles(Builder):
     """A model of a user's own, and where its examples are: what each set holds, the scenario says.
 
     `examples`: what they are called, in the plural; so is the scenario.

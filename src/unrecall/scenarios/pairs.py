@@ -14,7 +14,7 @@ from unrecall.errors import BadInput
 from unrecall.scenarios.base import Scenario, adamw
 from unrecall.scenarios.hub import load_or_refuse, local_folder
 from unrecall.scenarios.image_text import load_clip
-from unrecall.scenarios.own_files import OwnFiles, placed
+from unrecall.scenarios.own_files import FromOwnFiles, placed
 from unrecall.spec.parameters import Count, Positive
 from unrecall.tasks import Contrastive
 from unrecall.tasks.base import check_inputs
@@ -25,7 +25,7 @@ from unrecall.tasks.processors import check_processor, moments, pixels, processo
 
 
 @dataclass(frozen=True)
-class Pairs(OwnFiles):
+class Pairs(FromOwnFiles):
     """Your own CLIP, and your own files of the pairs that it must forget and of those that it must keep.
 
     `model`: folder or hub id (`who/what`) of a Transformers CLIP that was trained on both (open_clip's models go

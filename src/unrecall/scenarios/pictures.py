@@ -15,7 +15,7 @@ from unrecall.errors import BadInput
 from unrecall.scenarios.base import Scenario, adamw
 from unrecall.scenarios.classifiers import Kind, class_names, class_number, load_classifier
 from unrecall.scenarios.hub import load_or_refuse, local_folder
-from unrecall.scenarios.own_files import OwnFiles, no_owner, placed
+from unrecall.scenarios.own_files import FromOwnFiles, no_owner, placed
 from unrecall.spec.parameters import Count, Positive
 from unrecall.tasks.base import check_inputs
 from unrecall.tasks.picture_files import LIST, Picture, PictureFiles, left_out, listed, read
@@ -29,7 +29,7 @@ PICTURES_TRIED = 3
 
 
 @dataclass(frozen=True)
-class Pictures(OwnFiles):
+class Pictures(FromOwnFiles):
     """Your own image classifier, and your own pictures that it must forget and that it must keep.
 
     `model`: folder or hub id (`who/what`) of a Transformers image classifier that was trained on both. `retain`: a

@@ -15,7 +15,7 @@ from unrecall.errors import BadInput
 from unrecall.record.manifest import check_manifest
 from unrecall.scenarios.base import Scenario, adamw
 from unrecall.scenarios.language import Precision, load
-from unrecall.scenarios.own_files import OwnFiles, no_owner, placed
+from unrecall.scenarios.own_files import FromOwnFiles, no_owner, placed
 from unrecall.spec.parameters import Count, Positive
 from unrecall.tasks import CausalLM
 from unrecall.tasks.base import check_inputs
@@ -25,7 +25,7 @@ from unrecall.tasks.text_files import ignored, read, without_repeats
 
 
 @dataclass(frozen=True)
-class Texts(OwnFiles):
+class Texts(FromOwnFiles):
     """Your own language model, and your own files of what it must forget and what it must keep.
 
     `model`: folder or hub id of a model that was trained on both. `forget`, `retain`: files (JSON Lines, a JSON list,
