@@ -27,7 +27,7 @@ from unrecall.harness.suites import suite
 from unrecall.methods.base import Method
 from unrecall.record.schema import Record, Run
 from unrecall.scenarios.base import Builder, Scenario
-from unrecall.spec.lines import parse, show, split
+from unrecall.spec.lines import parse, show, taken_apart
 from unrecall.tasks.base import check_inputs
 from unrecall.tasks.protocols import check_folders
 from unrecall.training.session import Session
@@ -208,7 +208,7 @@ def _without_tuned_on(scenario: Scenario, models: Sequence[Path], session: Sessi
 
 def _given(cell: Cell, original: Path | None) -> list[Path]:
     """The checkpoint of the original that somebody gave, on its own or as the model of the scenario; or none."""
-    place = original or split(cell.scenario).values.get("model")
+    place = original or taken_apart(cell.scenario).values.get("model")
     return [Path(place)] if place and Path(place).exists() else []
 
 

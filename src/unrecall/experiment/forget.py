@@ -27,8 +27,8 @@ FIELDS: Fields = {
     "task": (kind_of(Task, NoneType), "a Task, as ur.tasks.Classification() is, or None"),
     "retrained": (kind_of(list, tuple, nn.Module), "a model, or a list of models, empty where there are none"),
     "name": FIELDS_OF_SCENARIO["name"],
-    "seed": (_whole, "a whole number from 0"),
-    "session": (kind_of(Session, NOTHING), "a Session or None"),
+    "seed": (at_least(0), "a whole number from 0 on"),
+    "session": (kind_of(Session, NoneType), "a Session or None"),
 }
 """What each argument but the model must be."""
 

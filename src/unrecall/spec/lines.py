@@ -87,7 +87,7 @@ def _pairs(text: str, whole: str) -> Iterator[tuple[str, str]]:
 
 def parse(text: str, kind: Kind) -> Any:
     """The method, attack or scenario that a line names, with its parameters set."""
-    spec = split(text)
+    spec = taken_apart(text)
     owner = user_object(spec.name) if ".py:" in spec.name else _built_in(spec.name, kind)
     if kind == "scenarios" and inspect.isfunction(owner):
         return _maker(text, owner, spec.values)
