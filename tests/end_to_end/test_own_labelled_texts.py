@@ -13,9 +13,11 @@ from tests.end_to_end.test_bad_input import tree
 from tests.end_to_end.test_cli import call, one_line
 from tests.worlds import JOBS, NAMES, TOWNS, small_bert, word_tokenizer
 from unrecall.cli.lines import own_kind
+from unrecall.data.request import Request
+from unrecall.errors import BadInput
 from unrecall.record.schema import load as load_record
 from unrecall.scenarios.classifiers import load_classifier
-from unrecall.scenarios.labelled_texts import TEXTS, LabelledTexts
+from unrecall.scenarios.labelled_texts import TEXTS, LabelledTexts, positions_of
 from unrecall.tasks import TransformersTexts
 
 CLASSES = ("baker", "cook", "pilot")
@@ -118,6 +120,54 @@ def test_a_causal_model_ends_in_the_layer_whose_last_token_it_takes() -> None:
     assert view.features.shape == (6, 16)
 
 
+def test_what_an_example_is_does_not_hang_on_how_long_other_texts_are() -> None:
+    digests = []
+    for length in (1, 30):
+        write("test.jsonl", [{"text": "ann of athens" + " of berlin" * length, "label": 0}])
+        request = (
+            LabelledTexts(model="model", forget="forget.jsonl", retain="retain.jsonl", test="test.jsonl").make().request
+        )
+        digests.append(request.digests["forget"])
+    assert digests[0] == digests[1]
+
+
+@pytest.mark.parametrize("own", [2, None])
+def test_padding_that_changes_answers_is_refused(own: int | None) -> None:
+    """GPT-2 takes the last token that isn't its configuration's padding."""
+    library: Any = pytest.importorskip("transformers")
+    sizes = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 32, "num_labels": 3, "pad_token_id": own}
+    tokenizer = word_tokenizer()
+    model = library.GPT2ForSequenceClassification(library.GPT2Config(vocab_size=len(tokenizer), **sizes)).eval()
+    task = TransformersTexts(tokenizer=tokenizer)
+    data = [(tokens, i % 3) for i, tokens in enumerate(task.prepare([r["text"] for r in records(0, 30)], 32))]
+    with pytest.raises(BadInput, match=f"expected padding to change nothing .* config.pad_token_id is {own}"):
+        task.check(model, Request(data[:5], data[5:]))
+    model.config.pad_token_id = 0
+    task.check(model, Request(data[:5], data[5:]))
+
+
+def test_a_pretrained_base_gets_a_head_of_its_own() -> None:
+    """It has neither the classifier nor the pooler that a text classifier adds."""
+    library: Any = pytest.importorskip("transformers")
+    config = small_bert(len(word_tokenizer())).config
+    library.BertForMaskedLM(config).save_pretrained("base")
+    scenario = LabelledTexts(model="model", forget="forget.jsonl", retain="retain.jsonl", base="base").make()
+    assert scenario.build is not None
+    library.BertModel(config.__class__(**{**config.to_dict(), "num_hidden_layers": 3})).save_pretrained("base")
+    json_config = json.loads(Path("base/config.json").read_text())
+    Path("base/config.json").write_text(json.dumps({**json_config, "num_hidden_layers": 4}))
+    with pytest.raises(BadInput, match=r"base: expected .* holds every weight, got none that fits bert\.encoder"):
+        LabelledTexts(model="model", forget="forget.jsonl", retain="retain.jsonl", base="base").make()
+
+
+def test_roberta_counts_positions_from_behind_the_padding() -> None:
+    library: Any = pytest.importorskip("transformers")
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    config = library.RobertaConfig(vocab_size=20, max_position_embeddings=34, pad_token_id=1, **sizes)
+    assert positions_of(library.RobertaForSequenceClassification(config)) == 32
+    assert positions_of(small_bert(20)) == 32
+
+
 def test_retrained_models_come_from_a_base_of_other_classes() -> None:
     scenario = LabelledTexts(model="model", forget="forget.jsonl", retain="retain.jsonl", base="base").make()
     assert scenario.build is not None
@@ -126,6 +176,8 @@ def test_retrained_models_come_from_a_base_of_other_classes() -> None:
 
 
 def test_a_whole_class_is_a_class_request() -> None:
+    rewritten("retain.jsonl", label=1.0)
+    assert LabelledTexts(model="model", forget="forget.jsonl", retain="retain.jsonl").make().request.retain[1][1] == 1
     by_class = [[r for r in records(0, 60) if (r["label"] == "cook") is cook] for cook in (True, False)]
     write("forget.jsonl", by_class[0])
     write("retain.jsonl", by_class[1])
@@ -155,6 +207,7 @@ def unpadded() -> None:
         (lambda: rewritten("retain.jsonl", label="bakr"), r"retain\.jsonl:2: expected a class .*, got 'bakr'.*baker"),
         (lambda: rewritten("forget.jsonl", who=None), r"forget\.jsonl:2: expected 'who' to say whose it is"),
         (lambda: write("retain.jsonl", records(0, 60)), r"forget and retain to share nothing, got 6 .*forget\.jsonl:1"),
+        (lambda: write("retain.jsonl", [*records(6, 60), {**records(0, 1)[0], "label": "cook" if records(0, 1)[0]["label"] != "cook" else "baker"}]), r"no text that must go in retain, got that of forget\.jsonl:1"),
         (unpadded, "expected a tokenizer with a padding token, got none"),
     ],
 )  # fmt: skip

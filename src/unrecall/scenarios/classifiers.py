@@ -1,7 +1,7 @@
 """Classifiers of Transformers, and how what a user's data call a class becomes the number of one of its outputs."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +10,8 @@ from torch import nn
 
 from unrecall.errors import BadInput, nearest
 from unrecall.scenarios.hub import check_whole, local_folder, open_model, transformers
+from unrecall.training.randomness import own_randomness
+from unrecall.training.session import Session
 
 UNNAMED = re.compile(r"LABEL_\d+")
 """How Transformers calls classes that nobody named."""
@@ -59,9 +61,11 @@ def class_number(label: str | int, names: Sequence[str], where: str, *, in_folde
     another class.
     """
     text = str(label)
+    if text not in names:  # as CSV of a table with gaps has whole numbers
+        text = re.sub(r"^(\d+)\.0+$", r"\1", text)
     by_name = names.index(text) if text in names else None
     is_number = isinstance(label, int) or (text.isdecimal() and text == str(int(text)))
-    by_number = int(label) if is_number and int(label) < len(names) and int(label) >= 0 else None
+    by_number = int(text) if is_number and 0 <= int(text) < len(names) else None
     if names.count(text) > 1:
         raise BadInput(f"{where}: expected the name of one class, got '{text}', which two have. Give a number.")
     if None not in (by_name, by_number) and by_name != by_number and not in_folder:
@@ -87,10 +91,13 @@ def load_classifier(kind: Kind, name: str, like: nn.Module | None = None) -> nn.
     classes: dict[str, Any] = {}
     if like is not None:
         config: Any = like.config
-        classes = {"num_labels": config.num_labels, "id2label": config.id2label, "label2id": config.label2id}
+        given = ("num_labels", "id2label", "label2id", "pad_token_id")
+        classes = {name: getattr(config, name) for name in given if hasattr(config, name)}
     expected = f"{kind.whole} with its weights in safetensors"
     model, lacking = open_model(kind.auto, folder, name, expected, dtype=torch.float32, **classes)
     last = _last_layer(model) if like is not None else ""
+    if like is not None:  # what a head adds to a pretrained model is made anew
+        lacking = {key for key in lacking if key.startswith(f"{model.base_model_prefix}.") and ".pooler." not in key}
     check_whole(f"{name}: expected {kind.whole}", lacking - {f"{last}.weight", f"{last}.bias"})
     problem = model.config.problem_type
     if problem not in (None, "single_label_classification"):
@@ -103,6 +110,18 @@ def load_classifier(kind: Kind, name: str, like: nn.Module | None = None) -> nn.
         model.get_submodule(last).reset_parameters()
     loaded: nn.Module = model.eval()
     return loaded
+
+
+def builder(kind: Kind, base: str, like: nn.Module) -> Callable[[int, Session], nn.Module] | None:
+    """What loads a fresh copy of the base that retrained models start from; None without one.
+
+    It is loaded once, so that what is wrong with it is said before any work.
+    """
+    if not base:
+        return None
+    with own_randomness(0):
+        load_classifier(kind, base, like)
+    return lambda _, __: load_classifier(kind, base, like)
 
 
 def _last_layer(model: Any) -> str:

@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
+from torch import nn
+
 from unrecall.data.request import SPLITS, Request, Split
 from unrecall.disk.tables import records
 from unrecall.disk.weights import files_of, precision_of
 from unrecall.errors import BadInput
 from unrecall.scenarios.base import Scenario, adamw
-from unrecall.scenarios.classifiers import Kind, class_names, class_number, load_classifier
+from unrecall.scenarios.classifiers import Kind, builder, class_names, class_number, load_classifier
 from unrecall.scenarios.hub import load_or_refuse, local_folder, transformers
 from unrecall.scenarios.own_files import FromOwnFiles, no_owner, placed
 from unrecall.spec.parameters import Count, Positive
@@ -68,7 +70,7 @@ class LabelledTexts(FromOwnFiles):
             lambda: transformers().AutoTokenizer.from_pretrained(folder, trust_remote_code=False),
         )
         task = TransformersTexts(classes=tuple(class_names(model.config, (), Path(self.retain))), tokenizer=tokenizer)
-        longest = min(self.longest, tokenizer.model_max_length, context_of(model) or self.longest)
+        longest = min(self.longest, tokenizer.model_max_length, positions_of(model) or self.longest)
         try:
             request = self._request(texts, _examples(task, texts, longest))
             check_inputs(task, model, request)
@@ -81,7 +83,7 @@ class LabelledTexts(FromOwnFiles):
             task=task,
             request=request,
             original=model,
-            build=(lambda _, __: load_classifier(TEXTS, self.base, like=model)) if self.base else None,
+            build=builder(TEXTS, self.base, model),
             retraining_recipe=adamw(self.lr, self.epochs, self.batch, 0.01),
             references=self.references,
             precision=precision_of(files_of(folder)),
@@ -91,6 +93,7 @@ class LabelledTexts(FromOwnFiles):
         """Of a class where no text that stays has a class of those that must go."""
         forgotten, retained = ({example.label for example in sets[name]} for name in SPLITS[:2])
         whole = forgotten.isdisjoint(retained)
+        _check_texts_apart(texts)
         return Request(
             sets["forget"],
             sets["retain"],
@@ -126,17 +129,44 @@ def _of_record(where: str, record: Mapping[str, Any], group: str) -> LabelledTex
         raise BadInput(f"{where}: expected the keys text and label, got {', '.join(map(str, record)) or 'nothing'}.")
     if not isinstance(text, str) or not readable(text):
         raise BadInput(f"{where}: expected text to be a text that can be read, got {text!r:.60}.")
+    if isinstance(label, float) and label.is_integer():  # as tables with gaps have whole numbers
+        label = int(label)
     if isinstance(label, bool) or not isinstance(label, str | int) or not str(label).strip():
-        raise BadInput(f"{where}: expected label to be a class, by its name or number, got {label!r:.60}.")
+        raise BadInput(
+            f"{where}: expected label to be a class, by its name or number, got {label!r:.60}. Write one of the "
+            "model's classes."
+        )
     whose = record.get(group) if group else None
     name = "" if whose in (None, "") else owner(whose, f"{where}: {group}")
     return LabelledText(where, text, label.strip() if isinstance(label, str) else label, name)
 
 
+def positions_of(model: nn.Module) -> int | None:
+    """How many tokens a model takes; None where it doesn't say. RoBERTa's positions begin behind that of padding."""
+    context, positions = (
+        context_of(model),
+        (m for name, m in model.named_modules() if name.endswith("position_embeddings")),
+    )
+    paddings = [m.padding_idx for m in positions if getattr(m, "padding_idx", None) is not None]
+    return None if context is None else context - (1 + int(paddings[0]) if paddings else 0)
+
+
+def _check_texts_apart(texts: Mapping[Split, list[LabelledText]]) -> None:
+    """BadInput where a text that must go is in another set under another class, where it is another example."""
+    forgotten = {text.text: text for text in texts["forget"]}
+    for name, own in texts.items():
+        for text in own if name != "forget" else ():
+            if (same := forgotten.get(text.text)) is not None and str(same.label) != str(text.label):
+                raise BadInput(
+                    f"Request: expected no text that must go in {name}, got that of {same.where} under another class, "
+                    f"{text.where}. Remove it there."
+                )
+
+
 def _examples(
     task: TransformersTexts, texts: Mapping[Split, list[LabelledText]], longest: int
 ) -> dict[Split, list[Example]]:
-    """The examples of each set; of one length in all of them."""
+    """The examples of each set."""
     tokens = iter(task.prepare([text.text for own in texts.values() for text in own], longest))
     return {
         split: [Example(next(tokens), class_number(text.label, task.classes, text.where)) for text in own]

@@ -13,7 +13,7 @@ from unrecall.disk.tables import records
 from unrecall.disk.weights import files_of, precision_of
 from unrecall.errors import BadInput
 from unrecall.scenarios.base import Scenario, adamw
-from unrecall.scenarios.classifiers import Kind, class_names, class_number, load_classifier
+from unrecall.scenarios.classifiers import Kind, builder, class_names, class_number, load_classifier
 from unrecall.scenarios.hub import load_or_refuse, local_folder
 from unrecall.scenarios.own_files import FromOwnFiles, no_owner, placed
 from unrecall.spec.parameters import Count, Positive
@@ -87,7 +87,7 @@ class Pictures(FromOwnFiles):
             task=task,
             request=request,
             original=model,
-            build=(lambda _, __: load_classifier(PICTURES, self.base, like=model)) if self.base else None,
+            build=builder(PICTURES, self.base, model),
             retraining_recipe=adamw(self.lr, self.epochs, self.batch, 0.01),
             references=self.references,
             precision=precision_of(files_of(local_folder(self.model, PICTURES.whole))),

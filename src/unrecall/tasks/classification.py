@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from types import NoneType
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -90,6 +90,9 @@ class Classification(Task):
     Outputs must be logits. Probabilities, times a number or plus one, are refused where their rows show it; sigmoids of
     single outputs, and probabilities of a single example times a number, look like small logits and are not.
     """
+
+    ragged: ClassVar[bool] = False
+    """Whether inputs may differ in length; `collate` then pads them."""
 
     head_name: str | None = None
     bounds: tuple[float, float] = (0.0, 1.0)
@@ -302,7 +305,7 @@ class Classification(Task):
         check_finite(model)
         device = next(model.parameters()).device
         first = [self._read(request.forget[i], f"forget[{i}]") for i in range(min(8, len(request.forget)))]
-        probe = self.collate([item for item in first if item.input.shape == first[0].input.shape])
+        probe = self.collate([item for item in first if self.ragged or item.input.shape == first[0].input.shape])
         inputs = probe["inputs"].to(device)
         output, trained = self._outputs(model, inputs)
         check_logits(output, len(inputs))
@@ -358,7 +361,7 @@ class Classification(Task):
         least, most, labels = math.inf, -math.inf, set[int]()
         for i, item in request.to_check(split):
             tensor, label = self._read(item, f"{split}[{i}]")
-            if tensor.shape != shape:
+            if tensor.shape != shape and not self.ragged:
                 raise BadInput(
                     f"{split}[{i}]: expected inputs of shape {tuple(shape)}, got {tuple(tensor.shape)}. "
                     "Bring them to one shape."

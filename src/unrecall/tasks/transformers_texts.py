@@ -1,34 +1,44 @@
 """Classification by a Transformers model that takes texts, as its own tokenizer reads them."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unrecall.data.batches import Batch
 from unrecall.data.examples import Examples
+from unrecall.data.request import Request
 from unrecall.errors import BadInput
+from unrecall.nn.hooks import mode
+from unrecall.nn.usable import check_finite
 from unrecall.record.schema import Exhibit
-from unrecall.tasks.classification import Classification
+from unrecall.tasks.classification import REFUSES, Classification
 from unrecall.tasks.input_difficulty import Labelled
 from unrecall.tasks.pretrained import check_tokenizer, save
 from unrecall.tasks.tokenised import vocabulary_key
 
 COUNTERS = 512
 """Into how many counts the tokens of a text are gathered, where it is told how hard it is."""
+PADDING = 3
+"""Tokens of padding behind which a model is asked whether these change anything."""
 COMPARED = 32
 """Texts of which it is seen whether two tokenizers read them alike."""
 
 
 @dataclass(frozen=True, repr=False)
 class TransformersTexts(Classification):
-    """Examples are `(tokens, label)`: the numbers of a text's tokens [longest], whole numbers, padded on the right.
+    """Examples are `(tokens, label)`: the numbers of a text's tokens, whole numbers; batches are padded on the right.
 
     `tokenizer`: of Transformers, with a padding token. `prepare` makes tokens of texts. Nothing perturbs them, for they
     are no continuous inputs. `export` writes a folder that Transformers reads.
     """
+
+    ragged: ClassVar[bool] = True
 
     continuous: bool | None = False
     tokenizer: Any = None
@@ -48,11 +58,38 @@ class TransformersTexts(Classification):
         """What Classification says, and what the tokenizer makes of texts."""
         return f"{super().__repr__()} {vocabulary_key(self.tokenizer)} {self.tokenizer.pad_token_id}"
 
-    def prepare(self, texts: Sequence[str], longest: int) -> Tensor:
-        """The tokens of texts [n, length], each cut to `longest` tokens and padded to the longest of them."""
+    def prepare(self, texts: Sequence[str], longest: int) -> list[Tensor]:
+        """The tokens [length] of each text, which is cut to `longest` of them."""
         lists = self.tokenizer(list(texts), truncation=True, max_length=longest)["input_ids"]
-        tokens = [torch.tensor(tokens, dtype=torch.int32) for tokens in lists]
-        return nn.utils.rnn.pad_sequence(tokens, batch_first=True, padding_value=self.tokenizer.pad_token_id)
+        return [torch.tensor(tokens, dtype=torch.int32) for tokens in lists]
+
+    def collate(self, items: Sequence[Any]) -> Batch:
+        """`inputs` [examples, length of the longest] float32 and `targets` [examples] int64."""
+        examples = [self._example(item) for item in items]
+        rows = [torch.as_tensor(tokens) for tokens, _ in examples]
+        inputs = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self.tokenizer.pad_token_id)
+        return {"inputs": inputs.float(), "targets": torch.tensor([int(label) for _, label in examples])}
+
+    def contents(self, items: Sequence[Any]) -> list[str]:
+        """sha256 of each text's tokens and its class, whatever it is padded to."""
+        return [self.content(item) for item in items]
+
+    def check(self, model: nn.Module, request: Request) -> None:
+        """Also BadInput where padding changes what the model says of a text."""
+        check_finite(model)
+        batch = self.collate([self._read(request.forget[0], "forget[0]")])
+        inputs = batch["inputs"].to(next(model.parameters()).device)
+        padded = F.pad(inputs, (0, PADDING), value=self.tokenizer.pad_token_id)
+        with mode(model, training=False), torch.no_grad(), suppress(*REFUSES):  # which the rest of the check says
+            alone, beside = (self._logits(model, rows).float() for rows in (inputs, padded))
+            if not torch.allclose(alone, beside, rtol=1e-2, atol=1e-2):
+                own = getattr(getattr(model, "config", None), "pad_token_id", None)
+                raise BadInput(
+                    f"model: expected padding to change nothing of what it says of a text, got other logits beside "
+                    f"{PADDING} tokens of it: the tokenizer pads with {self.tokenizer.pad_token_id}, and the model's "
+                    f"config.pad_token_id is {own}. Set both to what the model was trained with, and save them."
+                )
+        super().check(model, request)
 
     def _logits(self, model: nn.Module, inputs: Tensor) -> Tensor:
         tokens = inputs.long()
