@@ -72,3 +72,10 @@ def at_most(seconds: float) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, former)
+
+
+def within(seconds: float, work: Callable[[], T], otherwise: T) -> T:
+    """What some work gives if it ends within so many seconds, or can't be stopped; else `otherwise`."""
+    with at_most(seconds):
+        return work()
+    return otherwise

@@ -23,7 +23,7 @@ from unrecall.evidence.pool import draw_pool
 from unrecall.evidence.setting import Models, Setting
 from unrecall.experiment.against import Against
 from unrecall.experiment.case import Case
-from unrecall.experiment.clock import Spent, at_most, can_stop, clock
+from unrecall.experiment.clock import Spent, at_most, can_stop, clock, within
 from unrecall.experiment.tune import TRIALS
 from unrecall.harness.audit import finding_of, measure_all
 from unrecall.harness.finding import Finding, report_of
@@ -53,6 +53,8 @@ READY = 10.0
 """Seconds within which a method's phases, on all examples, are ready, or it is tried on samples."""
 PATIENCE = 60.0
 """Seconds after which the trial of attacks ends, in the midst of one if need be; those of each other trial too."""
+TOO_LONG = PATIENCE, math.inf
+"""The least and the most seconds of what takes longer than that on a few examples alone."""
 
 
 class Line(NamedTuple):
@@ -188,7 +190,7 @@ def _unlearning_on_few(case: Case, method: Method, model: nn.Module) -> Timed:
     trials = [clock(partial(method.unlearn, model, job.until(None)))[0] for job in jobs]
     spent, last = samples.seconds(trials), jobs[-1]
     if enough := last.enough:
-        longest = last.until(lambda unlearned: enough(unlearned) and False)
+        longest = last.until(lambda unlearned: enough(unlearned) and False)  # asks as a run does, but never stops
         spent = max(spent, clock(partial(method.unlearn, model, longest))[0].seconds)
     text = f"{duration(trials[-1].seconds)} with {len(samples.more.forget)} of forget: about {duration(spent)}"
     return Timed(Line(show(method), text), spent)
@@ -213,11 +215,10 @@ def _prepared(method: LoopMethod, model: nn.Module, job: Job) -> Prepared:
 
 def _as_they_are(case: Case, method: LoopMethod, model: nn.Module) -> tuple[Prepared, list[Amount]] | None:
     """The phases as a run will have them; None where they aren't ready soon, or work can't be stopped."""
-    prepared, job = None, case.job.settled(model)
+    job = case.job.settled(model)
     if not can_stop():
         return None
-    with at_most(READY):
-        prepared = _prepared(method, model, job)
+    prepared = within(READY, lambda: _prepared(method, model, job), None)
     return prepared and (prepared, [Amount.of(phase, job) for phase in prepared.phases])
 
 
@@ -267,15 +268,12 @@ def auditing_times(case: Case, model: nn.Module) -> Iterator[Timed]:
     least, most = _seconds(_measurements(case), case, settings)
     yield Timed(Line("measurements", f"before any attack {between(least, most)}"), least, most)
     if _beside_never_trained(case):
-        least, most = PATIENCE, math.inf
-        with at_most(PATIENCE):
-            least, most = _never_trained_seconds(case, settings)
+        least, most = within(PATIENCE, lambda: _never_trained_seconds(case, settings), TOO_LONG)
         text = f"beside records never trained on {between(least, most)}"
         yield Timed(Line("tests", text), least, most)
     if case.searched and isinstance(case.tuned, Against):
-        least, most = PATIENCE, math.inf
-        with at_most(PATIENCE):
-            least, most = _seconds(_search(case, case.tuned), case, settings)
+        search = _search(case, case.tuned)
+        least, most = within(PATIENCE, lambda: _seconds(search, case, settings), TOO_LONG)
         text = f"{case.tuned.attack} on the original and up to {TRIALS} others {between(least, most)}"
         yield Timed(Line("tuning", text), least, most)
     few, whole = (_count(request, SPLITS) for request in (settings[-1].request, case.request))
@@ -304,10 +302,7 @@ def prices(case: Case, model: nn.Module, patience: float) -> tuple[list[float], 
     settings = _settings(case, model)
 
     def most(bounds: Callable[[], tuple[float, float]], patience: float) -> float:
-        seconds = math.inf
-        with at_most(patience):
-            _, seconds = bounds()
-        return seconds
+        return within(patience, bounds, TOO_LONG)[1]
 
     fixed = [most(partial(_seconds, _measurements(case), case, settings), PATIENCE)]
     if _beside_never_trained(case):

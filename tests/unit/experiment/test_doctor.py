@@ -1,6 +1,7 @@
 """A case looked at before it is run."""
 
 import math
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,7 +21,7 @@ from unrecall.evidence.setting import Models, Setting, Subject
 from unrecall.experiment import timing
 from unrecall.experiment.against import Against
 from unrecall.experiment.case import Case
-from unrecall.experiment.clock import Spent, at_most, clock
+from unrecall.experiment.clock import Spent, at_most, clock, within
 from unrecall.experiment.doctor import beforehand, doctor, memory
 from unrecall.experiment.timing import Line, Samples, Timed, auditing_times, between, smallest, unlearning_times
 from unrecall.methods.base import GradientMethod
@@ -222,6 +223,7 @@ def test_work_ends_when_its_time_is_over() -> None:
     with at_most(60):
         steps.clear()
     assert not steps
+    assert (within(60, lambda: 1, 2), within(0.05, lambda: time.sleep(60), 2)) == (1, 2)
 
 
 def test_an_attack_that_takes_too_long_is_left(samples_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
