@@ -192,6 +192,12 @@ def rewritten(name: str, **changes: Any) -> None:
     write(name, lines)
 
 
+def relabelled() -> None:
+    """A text that must go stays in retain under another class."""
+    first = records(0, 1)[0]
+    write("retain.jsonl", [*records(6, 60), {**first, "label": next(c for c in CLASSES if c != first["label"])}])
+
+
 def unpadded() -> None:
     tokenizer = word_tokenizer()
     tokenizer.pad_token = None
@@ -207,7 +213,7 @@ def unpadded() -> None:
         (lambda: rewritten("retain.jsonl", label="bakr"), r"retain\.jsonl:2: expected a class .*, got 'bakr'.*baker"),
         (lambda: rewritten("forget.jsonl", who=None), r"forget\.jsonl:2: expected 'who' to say whose it is"),
         (lambda: write("retain.jsonl", records(0, 60)), r"forget and retain to share nothing, got 6 .*forget\.jsonl:1"),
-        (lambda: write("retain.jsonl", [*records(6, 60), {**records(0, 1)[0], "label": "cook" if records(0, 1)[0]["label"] != "cook" else "baker"}]), r"no text that must go in retain, got that of forget\.jsonl:1"),
+        (relabelled, r"no text that must go in retain, got that of forget\.jsonl:1 under .*, retain\.jsonl:55"),
         (unpadded, "expected a tokenizer with a padding token, got none"),
     ],
 )  # fmt: skip

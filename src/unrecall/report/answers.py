@@ -32,6 +32,8 @@ SOME: Final = "Some accuracy"
 """In place of damage, where a loss isn't chance, and isn't known to reach what counts as damage."""
 KNOWLEDGE: Final = ("forget_accuracy", "forget_rouge", "extraction_strength", "loss_left", "class_margin")
 """The measurements that the answer to the first question quotes, where it rests on nothing else."""
+WRITTEN: Final = ("forget_rouge", "extraction_strength")
+"""The measurements of what a language model writes when it is asked."""
 RECOGNITION: Final = ("loss_left", "loss_auc", "min_k_plus_plus_auc")
 USEFUL: Final = ("retain_accuracy", "test_accuracy", "model_utility")
 ASKING: Final = ("forgetting", "text", "privacy")
@@ -427,9 +429,9 @@ def _by(record: Record, *, asking: bool) -> Reply:
         recognised = strongest.p <= tested.level
         unsure, _ = UNSURE.get(tested.label, UNSURE["inconclusive"])
         word = RECOGNISED if recognised else tested.label.capitalize() if tested.label in SHARES_LEFT else unsure
-        outcome = "they are recognised" if recognised else "they are not recognised"
-        told = f" {TOLD}" if recognised else ""
-        return word, f"{_capital(after(strongest))}, {outcome} ({_significance(strongest)}).{told}"
+        outcome = "they are recognised" if recognised else "they are not shown to be recognised"
+        word, content = _content(record, word) if recognised else (word, "")
+        return word, f"{_capital(after(strongest))}, {outcome} ({_significance(strongest)}).{content}"
     word, deciding = _word([m for m in rows if m.verdict != "not judged"])
     plain = [m for m in rows if m.name in KNOWLEDGE]
     quoted = "; ".join(map(_figure, (deciding or plain)[:MOST]))
@@ -447,6 +449,15 @@ def unsaid() -> str:
         "with them, were not asked about; copies of the original, backups and logs remember what they did. It is a "
         "measurement, not a certificate, and whether it satisfies a request is a question of law."
     )
+
+
+def _content(record: Record, word: str) -> Reply:
+    """The word for records that are recognised, and what comes out of them: of texts what the model writes."""
+    written = _figures(record, WRITTEN)
+    if not written:
+        return word, f" {TOLD}"
+    whole = any(reading.verbatim.get("unlearned") for reading in record.readings)
+    return YES if whole else word, f" When it is asked: {written}.{_verbatim(record)}"
 
 
 def _judged(record: Record) -> list[Measurement]:

@@ -237,6 +237,15 @@ def test_who_can_query_can_not_do_more_than_who_holds_the_model() -> None:
     asking, weights = regulator(labelled("leaks"))[::-1]
     assert (asking.word, weights.word) == ("Recognised", "Recognised")
     assert asking.text.endswith("That tells who was in, and brings no content out.")
+    texts = labelled("leaks")
+    texts = texts.model_copy(update={"measurements": [*texts.measurements, row("forget_rouge", "forgetting", "leaks")]})
+    asking = regulator(texts)[1]
+    assert asking.word == "Recognised"
+    assert "When it is asked: " in asking.text
+    read = Reading(prompt="", answer="", pieces=[], written={}, verbatim={"unlearned": True, "original": True})
+    asking = regulator(texts.model_copy(update={"readings": [read]}))[1]
+    assert asking.word == "Yes"
+    assert asking.text.endswith("Of 1 texts of forget it writes 1 word for word, the original 1.")
     told = beside_retrained(row("loss_left", "privacy", "leaks"))
     assert [answer.word for answer in regulator(told)] == ["Recognised", "Recognised"]
     held = beside_retrained(row("relearn_mean", "recovery", "leaks"), row("loss_left", "privacy", "like retrained"))
