@@ -129,7 +129,7 @@ def attest(
     if new_key:
         say(f"{attesting.new_key(key)}: give this public key to whoever verifies")
     attesting.sign(stated, key, out)
-    say(f"{out}: {stated['predicate']['result']}, {checked.record.verdict.label}")
+    say(f"{out}: signed; {checked.record.verdict.label} (in-toto: {stated['predicate']['result']})")
 
 
 def verify(

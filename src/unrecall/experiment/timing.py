@@ -174,7 +174,7 @@ def _phase_times(case: Case, method: LoopMethod, model: nn.Module) -> Iterator[t
     looks, enough = round(sum(amount.times * amount.looks for amount in amounts)), case.job.enough
     if enough and looks:
         each = min(clock(partial(enough, student))[0].seconds for _ in range(2))  # the first warms up
-        text = f"{looks} looks of {1000 * each:.3g} ms at what is forgotten: {duration(looks * each)}"
+        text = f"{looks} checks of {1000 * each:.3g} ms whether it has forgotten: {duration(looks * each)}"
         yield Timed(Line(name, text), looks * each), 1
     for i, (phase, amount) in enumerate(zip(phases, amounts, strict=True), 1):
         of = f"{name}, phase {i} of {len(amounts)}" if len(amounts) > 1 else name

@@ -121,7 +121,7 @@ def remembered(z: float, sizes: Sizes) -> Iterator[str]:
     units, fewest = sizes.forget, FEWEST["group" if sizes.grouped else "record"]
     share = smallest_share(z)
     yield f"the original knows forget beyond the holdout by z = {z:.1f} standard deviations, as it is: " + (
-        "too little to see whether it goes; the audit looks again after fine-tuning."
+        "so weakly that nobody could see whether it goes, though a leak may show after fine-tuning."
         if share is None
         else f"if {share:.0%} of that memory or more is left, it is noticed (4 times in 5); less may go unseen."
     )

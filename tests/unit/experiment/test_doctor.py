@@ -121,7 +121,7 @@ def test_what_is_told_of_a_tuned_method_is_what_its_training_does(
     assert [int(text.split("2 x ")[1].split()[0]) for text in told[1:-1]] == [
         effort.steps for effort in CPU.efforts[-5:]
     ]
-    assert told[0].startswith(f"{len(looked) + 1} looks of ")
+    assert told[0].startswith(f"{len(looked) + 1} checks of ")
     assert told[-1].startswith("6 x ")
 
 

@@ -64,8 +64,8 @@ def test_what_the_original_remembers_says_what_is_noticed() -> None:
         "for no more than 50 %, about 214 such records are needed.",
     ]
     assert list(remembered(0.2, Sizes("samples", 100, 400, 0))) == [
-        "the original knows forget beyond the holdout by z = 0.2 standard deviations, as it is: too little to see "
-        "whether it goes; the audit looks again after fine-tuning."
+        "the original knows forget beyond the holdout by z = 0.2 standard deviations, as it is: so weakly that "
+        "nobody could see whether it goes, though a leak may show after fine-tuning."
     ]
     assert len(list(remembered(12.0, Sizes("samples", 100, 400, 0)))) == 1
     # of one person 3 would do by z alone, but nothing is said to be gone of fewer than 20
