@@ -55,9 +55,9 @@ def _screen(record: Record, told: str) -> Iterator[str]:
     yield f"# {_text(record.method_title)} on {_text(record.scenario)}: {record.verdict.label}"
     yield from map(_text, answers.asked([record]))
     yield "\n".join(f"- **{name}**: {_text(text)}" for name, text in answers.facts(record).items())
-    yield f"**Verdict**: {_text(record.verdict.line)}"
     if told:
-        yield _text(told)
+        yield f"**{_text(told)}**"
+    yield f"**Verdict**: {_text(record.verdict.line)}"
     for answer in (*answers.harmful(record), *answers.answers(record)):
         yield f"## {answer.question}\n\n**{_text(answer.word)}.** {_text(answer.text)}"
     yield "## Questions of the European Data Protection Board (Opinion 28/2024)"

@@ -275,7 +275,9 @@ def test_a_slow_step_is_timed_once(samples_world: World, monkeypatch: pytest.Mon
     monkeypatch.setattr("unrecall.experiment.timing.SLOW", 0.0)
     case = Case(scenario_of(samples_world), parse("finetune", "methods"), [], CPU)
     steps = list[int]()
-    monkeypatch.setattr("unrecall.experiment.timing.training", lambda *_: iter(steps.append(1) or i for i in range(3)))
+    monkeypatch.setattr(
+        "unrecall.experiment.timing.fit_by_step", lambda *_: iter(steps.append(1) or i for i in range(3))
+    )
     assert all(timed.seconds > 0 for timed in unlearning_times(case, samples_world.original))
     assert len(steps) == 1
 
