@@ -147,6 +147,10 @@ class Session:
             print(visible(line), file=sys.stderr, flush=True)
 
 
+TELLING = 0.05
+"""The share of some work that must be done before it tells how long the rest takes: small parts are mostly overhead."""
+
+
 class TimeLeft:
     """Tells as each part of some work begins how long all that is left may take, by the parts that are done.
 
@@ -157,10 +161,12 @@ class TimeLeft:
         self.weights, self.begun, self.start = weights, 0, time.monotonic()
 
     def words(self) -> str:
-        """For the next part: "; about 3 min left"; nothing for the first."""
+        """For the next part: "; about 3 min left"; nothing while less than `TELLING` of the work is done."""
         done, left = sum(self.weights[: self.begun]), sum(self.weights[self.begun :])
         self.begun += 1
-        return f"; about {duration((time.monotonic() - self.start) / done * left)} left" if done else ""
+        if done < TELLING * (done + left) or not done:
+            return ""
+        return f"; about {duration((time.monotonic() - self.start) / done * left)} left"
 
 
 def duration(seconds: float) -> str:

@@ -69,3 +69,9 @@ def test_the_time_that_is_left_is_told_by_what_is_done(monkeypatch: pytest.Monke
     monkeypatch.setattr(time, "monotonic", lambda: next(now))
     left = TimeLeft([1, 1, 3])
     assert [left.words(), left.words(), left.words()] == ["", "; about 40 s left", "; about 45 s left"]
+
+
+def test_what_is_hardly_begun_says_nothing_of_the_time_left() -> None:
+    """A look at all data beside 120 steps is no measure of these."""
+    left = TimeLeft([1, 1, 16, 121])
+    assert [bool(left.words()) for _ in range(4)] == [False, False, False, True]
