@@ -203,7 +203,7 @@ def test_tuning_is_recorded_and_resumes(case: Path, monkeypatch: pytest.MonkeyPa
     first = perform(case / "parts", tuned=True)
     assert first.tuning is not None
     assert first.tuning.parameter
-    assert len(first.tuning.trials) >= 2
+    assert len(first.tuning.trials) == 1, "the original shows no gap, so that one harmless strength is all"
     monkeypatch.setattr(starting_point, "tune", None)
     assert perform(case / "parts", tuned=True).comparable() == first.comparable()
     assert perform(case / "elsewhere", tuned=True).comparable() == first.comparable(), "kept for all runs of the same"
