@@ -17,7 +17,7 @@ from unrecall.data.request import Request
 from unrecall.errors import BadInput
 from unrecall.record.schema import load as load_record
 from unrecall.scenarios.classifiers import load_classifier
-from unrecall.scenarios.labelled_texts import TEXTS, LabelledTexts, positions_of
+from unrecall.scenarios.labelled_texts import LabelledTexts, positions_of
 from unrecall.tasks import TransformersTexts
 
 CLASSES = ("baker", "cook", "pilot")
@@ -79,7 +79,7 @@ def test_a_run_needs_no_file_of_code(capsys: pytest.CaptureFixture[str]) -> None
     assert "texts cut to 32 tokens" in record.scenario_summary
     page = Path("out/report.html").read_text(encoding="utf-8")
     assert records(0, 1)[0]["text"] in page, "people read the texts, not numbers"
-    again = load_classifier(TEXTS, "out/seed-0/unlearned")
+    again = load_classifier(LabelledTexts.kind, "out/seed-0/unlearned")
     assert isinstance(again, nn.Module)
     assert call("check", "out") == 0
     theirs = ["--unlearned", "out/seed-0/unlearned", "--suite", "loss", "--device", "cpu", "--out", "theirs"]
@@ -198,6 +198,12 @@ def relabelled() -> None:
     write("retain.jsonl", [*records(6, 60), {**first, "label": next(c for c in CLASSES if c != first["label"])}])
 
 
+def numbered() -> None:
+    """A text that must go stays in retain with the number of its class in place of the name."""
+    first = records(0, 1)[0]
+    write("retain.jsonl", [*records(6, 60), {**first, "label": CLASSES.index(first["label"])}])
+
+
 def unpadded() -> None:
     tokenizer = word_tokenizer()
     tokenizer.pad_token = None
@@ -213,7 +219,8 @@ def unpadded() -> None:
         (lambda: rewritten("retain.jsonl", label="bakr"), r"retain\.jsonl:2: expected a class .*, got 'bakr'.*baker"),
         (lambda: rewritten("forget.jsonl", who=None), r"forget\.jsonl:2: expected 'who' to say whose it is"),
         (lambda: write("retain.jsonl", records(0, 60)), r"forget and retain to share nothing, got 6 .*forget\.jsonl:1"),
-        (relabelled, r"no text that must go in retain, got that of forget\.jsonl:1 under .*, retain\.jsonl:55"),
+        (relabelled, r"no text that must go in retain, got forget\.jsonl:1 under .*, retain\.jsonl:55"),
+        (numbered, r"forget and retain to share nothing, got 1 .*forget\.jsonl:1"),
         (unpadded, "expected a tokenizer with a padding token, got none"),
     ],
 )  # fmt: skip

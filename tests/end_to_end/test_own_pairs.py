@@ -274,7 +274,7 @@ BAD: list[tuple[str, Any, str]] = [
     ("no image", {"caption": "red"}, r"retain\.jsonl:2: expected the keys image .* and caption, got caption"),
     ("an empty caption", {**GOOD, "caption": " "}, r"retain\.jsonl:2: expected a caption, got ' '"),
     ("a number for a caption", {**GOOD, "caption": 3}, r"retain\.jsonl:2: caption: expected text, got int"),
-    ("a list for a label", {**GOOD, "label": ["red"]}, r"retain\.jsonl:2: expected label to be the name of a class"),
+    ("a list for a label", {**GOOD, "label": ["red"]}, r"retain\.jsonl:2: expected label to be a class, by its name"),
     ("a missing picture", {**GOOD, "image": "no.png"}, r"retain\.jsonl:2: expected image to be a file, .* 'no\.png'"),
     ("no picture", {**GOOD, "image": "text.png"}, r"retain\.jsonl:2: text\.png: expected a picture that decodes, got"),
     ("half a picture", {**GOOD, "image": "cut.png"}, r"retain\.jsonl:2: cut\.png: expected a picture that decodes"),

@@ -22,7 +22,7 @@ from unrecall.disk import weights
 from unrecall.errors import BadInput
 from unrecall.record.schema import load as load_record
 from unrecall.scenarios.classifiers import class_number, load_classifier
-from unrecall.scenarios.pictures import PICTURES, Pictures, load_processor
+from unrecall.scenarios.pictures import Pictures, load_processor
 from unrecall.tasks import TransformersPictures
 from unrecall.tasks.picture_files import Picture, PictureFiles
 from unrecall.tasks.pictures import Source
@@ -110,7 +110,7 @@ def test_a_run_needs_no_file_of_code(capsys: pytest.CaptureFixture[str]) -> None
     assert record.measurement("forget_accuracy").original.value == 1
     exhibits = {exhibit.index: exhibit.caption for exhibit in record.exhibits}
     assert re.fullmatch(r"blue: blue/2\.png, unlearned [\d.]+", exhibits[0])
-    again = load_classifier(PICTURES, "out/seed-0/unlearned")
+    again = load_classifier(Pictures.kind, "out/seed-0/unlearned")
     assert weights.digest_of(again) == record.provenance.weights["unlearned"]
     assert not list(Path("out").rglob("*.part"))
 
@@ -274,7 +274,7 @@ def test_what_the_scenario_holds() -> None:
     assert isinstance(request.holdout, Absent)
     assert "--holdout" in request.holdout.reason
     assert not case.can_retrain()
-    assert case.summary == "model; forget 4 of letter.txt, keep 20 of data"
+    assert case.summary == "model; forget 4 pictures of letter.txt, keep 20 of data"
 
 
 def test_pictures_reach_the_model_as_its_processor_prepares_them() -> None:
@@ -341,7 +341,7 @@ def test_with_a_base_models_are_retrained_from_it() -> None:
     assert again is not None
     assert (case.references, again.lr, again.epochs, again.batch_size) == (3, 5e-5, 1, 10)
     model = case.train_retrained(0, Session(device="cpu")).model
-    before = load_classifier(PICTURES, "base").state_dict()
+    before = load_classifier(Pictures.kind, "base").state_dict()
     far = {name: float((value - before[name]).abs().max()) for name, value in model.state_dict().items() if
            value.shape == before[name].shape}  # fmt: skip
     assert set(before) - set(far) == {"classifier.weight", "classifier.bias"}, "the last layer has other classes"
@@ -349,7 +349,7 @@ def test_with_a_base_models_are_retrained_from_it() -> None:
 
 
 def test_a_model_in_16_bits_is_computed_in_32_and_written_as_it_was() -> None:
-    load_classifier(PICTURES, "model").half().save_pretrained("model")  # type: ignore[operator]
+    load_classifier(Pictures.kind, "model").half().save_pretrained("model")  # type: ignore[operator]
     case = Pictures(model="model", forget="letter.txt", retain="data").make()
     assert case.original is not None
     assert {value.dtype for value in case.original.parameters()} == {torch.float32}
@@ -448,7 +448,7 @@ def test_what_is_no_picture_is_counted_and_hidden_files_are_none() -> None:
     picture(50).save("linked/50.png")
     Path("data/blue/linked").symlink_to(Path("linked").resolve())
     case = Pictures(model="model", forget="letter.txt", retain="data").make()
-    assert case.summary == "model; forget 4 of letter.txt, keep 21 of data; left out as no pictures: 1 .heic, 1 .md"
+    assert case.summary.endswith("keep 21 of data; left out as no pictures: 1 .heic, 1 .md")
 
 
 def test_a_list_from_windows_and_whole_paths_are_read(folder: Path) -> None:
@@ -460,16 +460,17 @@ def test_a_base_whose_classes_have_other_names_gets_a_new_last_layer() -> None:
     names = dict(enumerate(reversed(COLOURS)))
     numbers = {name: i for i, name in names.items()}
     small_vit(3, 1, id2label=names, label2id=numbers).save_pretrained("base")
-    like: Any = load_classifier(PICTURES, "model")
-    before, after = load_classifier(PICTURES, "base").state_dict(), load_classifier(PICTURES, "base", like).state_dict()
+    like: Any = load_classifier(Pictures.kind, "model")
+    before = load_classifier(Pictures.kind, "base").state_dict()
+    after = load_classifier(Pictures.kind, "base", like).state_dict()
     other = [name for name, value in before.items() if not torch.equal(value, after[name])]
     assert other == ["classifier.weight", "classifier.bias"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("unrecall.scenarios.classifiers._last_layer", lambda model: "")
         with pytest.raises(BadInput, match="base: expected a classifier that ends in a linear layer, got none"):
-            load_classifier(PICTURES, "base", like)
+            load_classifier(Pictures.kind, "base", like)
     like.config.id2label = names
-    again = load_classifier(PICTURES, "base", like).state_dict()
+    again = load_classifier(Pictures.kind, "base", like).state_dict()
     assert all(torch.equal(value, again[name]) for name, value in before.items())
 
 

@@ -19,7 +19,7 @@ from unrecall.scenarios.own_files import FromOwnFiles, no_owner, placed
 from unrecall.spec.parameters import Count, Positive
 from unrecall.tasks import CausalLM
 from unrecall.tasks.base import check_inputs
-from unrecall.tasks.strings import owner
+from unrecall.tasks.record_keys import owner
 from unrecall.tasks.templates import check_template
 from unrecall.tasks.text_files import ignored, read, without_repeats
 
@@ -129,7 +129,7 @@ class Texts(FromOwnFiles):
         for text, (place, line) in zip(texts, lines, strict=True):
             if line.get(self.group) in (None, ""):
                 raise no_owner(place, self.group, line)
-            owners[id(text)] = owner(line[self.group], f"{place}: {self.group}")
+            owners[id(text)] = owner(line, self.group, place)
         return [owners[id(text)] for text in without_repeats(texts)]
 
     def _ignored(self) -> str:

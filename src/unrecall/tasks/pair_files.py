@@ -10,8 +10,9 @@ from torch import Tensor
 from unrecall.disk.tables import records
 from unrecall.errors import BadInput, nearest
 from unrecall.tasks.pairs import UNKNOWN
-from unrecall.tasks.pictures import LABELS, Source, decoded, open_picture, source_of
+from unrecall.tasks.pictures import Source, decoded, open_picture, source_of
 from unrecall.tasks.processors import pixels
+from unrecall.tasks.record_keys import label
 from unrecall.tasks.strings import readable, string
 
 
@@ -51,10 +52,8 @@ def _line(record: Mapping[str, Any], where: str, folder: Path) -> Line:
     caption = string(record["caption"], f"{where}: caption")
     if not readable(caption):
         raise BadInput(f"{where}: expected a caption, got {caption!r:.60}. Remove the pair, or give it one.")
-    label = next((record[key] for key in LABELS if record.get(key) is not None), "")
-    if isinstance(label, bool) or not isinstance(label, str | int):
-        raise BadInput(f"{where}: expected label to be the name of a class, got {label!r:.60}.")
-    return Line(where, picture, caption, str(label).strip())
+    name = label(record, where)
+    return Line(where, picture, caption, "" if name is None else str(name))
 
 
 class PairFiles:

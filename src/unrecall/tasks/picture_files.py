@@ -13,8 +13,8 @@ from unrecall.data.identity import of_bytes, of_files
 from unrecall.disk.files import is_folder_of_files, read_text
 from unrecall.disk.tables import records
 from unrecall.errors import BadInput
-from unrecall.tasks.pictures import LABELS, Source, open_picture, source_of
-from unrecall.tasks.strings import owner
+from unrecall.tasks.pictures import Source, open_picture, source_of
+from unrecall.tasks.record_keys import label, owner
 
 LIST = ".txt"
 """How the name of a list of pictures ends."""
@@ -96,16 +96,12 @@ def _of_folder(path: Path) -> list[Picture]:
 
 
 def _of_record(record: Mapping[str, Any], where: str, folder: Path, group: str) -> Picture:
-    label = next((record[key] for key in LABELS if record.get(key) is not None), None)
+    name = label(record, where)
     source = source_of(record, where, folder)
-    if source is None or label is None:
+    if source is None or name is None:
         keys = ", ".join(map(str, record)) or "nothing"
         raise BadInput(f"{where}: expected the keys image (or file_name) and label, got {keys}.")
-    if isinstance(label, bool) or not isinstance(label, str | int) or not str(label).strip():
-        raise BadInput(f"{where}: expected label to be a class, by its name or number, got {label!r:.60}.")
-    whose = record.get(group) if group else None
-    name = "" if whose is None else owner(whose, f"{where}: {group}")
-    return Picture(where, source, label.strip() if isinstance(label, str) else label, name)
+    return Picture(where, source, name, owner(record, group, where))
 
 
 def listed(path: Path) -> list[str]:

@@ -19,8 +19,6 @@ T = TypeVar("T")
 
 IMAGE = ("image", "file_name")
 """Keys of records that name a picture; the second as `datasets` has it in the metadata of its image folders."""
-LABELS = ("label", "category")
-"""Keys of records that name its class."""
 
 
 class Source(NamedTuple):

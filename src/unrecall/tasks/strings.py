@@ -17,16 +17,6 @@ def filled(value: Any, where: str) -> str:
     return text
 
 
-def owner(value: Any, where: str) -> str:
-    """Whose a record is, as a text; a number is the same one written as 1 and as 1.0, as tables with gaps have it.
-
-    BadInput for what names nobody: true or false, and numbers that aren't whole.
-    """
-    if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
-        raise BadInput(f"{where}: expected the name or number of whose it is, got {value!r:.60}.")
-    return re.sub(r"^(-?\d+)\.0+$", r"\1", str(int(value) if isinstance(value, float) else value))
-
-
 def readable(text: str) -> bool:
     """Whether anything but white space and invisible characters stands in a text."""
     return any(character.isprintable() and not character.isspace() for character in plain(text))

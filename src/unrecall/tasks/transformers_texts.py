@@ -58,9 +58,10 @@ class TransformersTexts(Classification):
         """What Classification says, and what the tokenizer makes of texts."""
         return f"{super().__repr__()} {vocabulary_key(self.tokenizer)} {self.tokenizer.pad_token_id}"
 
-    def prepare(self, texts: Sequence[str], longest: int) -> list[Tensor]:
-        """The tokens [length] of each text, which is cut to `longest` of them."""
-        lists = self.tokenizer(list(texts), truncation=True, max_length=longest)["input_ids"]
+    def prepare(self, texts: Sequence[str], longest: int | None = None) -> list[Tensor]:
+        """The tokens [length] of each text; with `longest` it is cut to so many of them."""
+        how = {"verbose": False} if longest is None else {"truncation": True, "max_length": longest}
+        lists = self.tokenizer(list(texts), **how)["input_ids"]
         return [torch.tensor(tokens, dtype=torch.int32) for tokens in lists]
 
     def collate(self, items: Sequence[Any]) -> Batch:
