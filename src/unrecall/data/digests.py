@@ -87,8 +87,8 @@ def _content(item: Any) -> Any:
     kind: type = type(item)
     caches = _caches(kind)
     if is_dataclass(kind) and getattr(kind.__getstate__, "__module__", None) in (None, "dataclasses"):
-        held = {field.name: getattr(item, field.name) for field in fields(kind)} | _attributes(item)
-        return {name: value for name, value in held.items() if name not in caches}
+        values = {field.name: getattr(item, field.name) for field in fields(kind)} | _attributes(item)
+        return {name: value for name, value in values.items() if name not in caches}
     if isinstance(item, Set):
         return sorted(map(digest, item))
     numbers = np.asarray(item)
@@ -96,12 +96,12 @@ def _content(item: Any) -> Any:
         return [item.mode, item.getpalette(None), item.info.get("transparency"), numbers]
     if numbers.ndim or not numbers.dtype.hasobject:
         return numbers
-    kept = item.__reduce_ex__(2)
-    if isinstance(kept, str):
-        return kept
-    _, values, *states = kept
+    reduction = item.__reduce_ex__(2)
+    if isinstance(reduction, str):
+        return reduction
+    _, arguments, *states = reduction
     parts = [list(state) if isinstance(state, Iterator) else _without(caches, state) for state in states]
-    return [kind.__qualname__, [value for value in values if not isinstance(value, type)], *parts]
+    return [kind.__qualname__, [value for value in arguments if not isinstance(value, type)], *parts]
 
 
 @cache

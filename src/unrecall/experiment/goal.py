@@ -125,8 +125,8 @@ class Guard:
     def change_of(self, signals: Signals) -> Change:
         """The same, from what the model says on the set."""
         lost = self.before - use(self.task, signals)
-        one = 0.0 if offers(self.task, Recommending) else 1 / max(1, len(self.examples))
-        allowed = max(self.most, one) + 1e-9
+        one_example = 0.0 if offers(self.task, Recommending) else 1 / max(1, len(self.examples))
+        allowed = max(self.most, one_example) + 1e-9
         return Change(lost, (abs(lost) if self.both_ways else lost) > allowed)
 
 

@@ -176,7 +176,7 @@ class Search:
             name = type(self.method).__name__
             self.job.session.say(f"tuning {name}: trial {i + 1} of {most}, strength x {factor:.4g}")
             trial = tried[factor] = self.trial(factor)
-            self.job.session.say(f"  {_came_to(trial, self.untouched)}")
+            self.job.session.say(f"  {_in_words(trial, self.untouched)}")
             closed = self.kind == "samples" and -self.close <= trial.gap <= 0
             if trial.sparing and (closed or self.untouched <= 0):
                 break
@@ -201,8 +201,8 @@ class Search:
         return trial if math.isfinite(trial.gap) else ruin
 
 
-def _came_to(trial: Trial, untouched: float) -> str:
-    """What a trial came to, in a line: how much of the gap it left, and what it lost."""
+def _in_words(trial: Trial, untouched: float) -> str:
+    """A trial in a line: how much of the gap it left, and what it lost."""
     lost = {"retain": trial.retain_drop, "what is nearest": trial.near_drop, "validation": trial.validation_drop}
     losses = ", ".join(f"{value:.3f} on {name}" for name, value in lost.items() if value is not None)
     return f"gap {trial.gap:+.3f}, before {untouched:+.3f}; lost {losses}" + ("" if trial.sparing else ": too much")

@@ -50,13 +50,13 @@ def check(path: Path) -> None:
         raise BadInput(f"{path}: expected a text of unrecall's, or nothing, got another file. Choose another name.")
 
 
-def _screen(record: Record, told: str) -> Iterator[str]:
+def _screen(record: Record, opening: str) -> Iterator[str]:
     """The paragraphs on one record, in the order of the page's first screen."""
     yield f"# {_text(record.method_title)} on {_text(record.scenario)}: {record.verdict.label}"
     yield from map(_text, answers.asked([record]))
     yield "\n".join(f"- **{name}**: {_text(text)}" for name, text in answers.facts(record).items())
-    if told:
-        yield f"**{_text(told)}**"
+    if opening:
+        yield f"**{_text(opening)}**"
     yield f"**Verdict**: {_text(record.verdict.line)}"
     for answer in (*answers.harmful(record), *answers.answers(record)):
         yield f"## {answer.question}\n\n**{_text(answer.word)}.** {_text(answer.text)}"

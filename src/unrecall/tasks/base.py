@@ -136,13 +136,13 @@ def check_data(task: Task, model: nn.Module, request: Request) -> None:
         request.checked.add(looked_for)
 
 
-def check_learnable(name: str, examples: Examples, known: Any, task: Task, model: nn.Module) -> None:
-    """BadInput where a task makes no batch, or no loss, of a few examples, each beside one known to be right."""
+def check_learnable(name: str, examples: Examples, first: Any, task: Task, model: nn.Module) -> None:
+    """BadInput where a task makes no batch, or no loss, of a few examples, each beside the first one of forget."""
     device = next(model.parameters()).device
     for i in evenly(len(examples), 4):
         try:
             with mode(model, training=False), torch.no_grad():
-                task.losses(model, move(task.collate([known, examples[i]]), device))
+                task.losses(model, move(task.collate([first, examples[i]]), device))
         except (AssertionError, AttributeError, BadInput, LookupError, RuntimeError, TypeError, ValueError) as error:
             if out_of_memory(error):
                 raise
