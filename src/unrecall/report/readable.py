@@ -4,14 +4,15 @@ from typing import Any
 
 from unrecall.errors import visible
 from unrecall.record.judgement import rejudge
-from unrecall.record.schema import NO_USE, Record
+from unrecall.record.schema import NO_USE, Curve, Record
 from unrecall.record.verdict import too_few
 from unrecall.report import harm, scales
+from unrecall.report.sentences import NO_STATISTICS
 
 
 def readable(record: Record) -> Record:
     """The record as people read it: judged anew by this version, without what can't be printed."""
-    read = without_ruined_choices(by_this_version(printable(record)))
+    read = without_idle_null(without_ruined_choices(by_this_version(printable(record))))
     return read.model_copy(update={"doubts": [harm.doubt(read, doubt) for doubt in read.doubts]})
 
 
@@ -43,6 +44,23 @@ def without_row_verdicts(record: Record) -> Record:
         for m in record.measurements
     ]
     return record.model_copy(update={"measurements": rows})
+
+
+def without_idle_null(record: Record) -> Record:
+    """The record without its null where that is the original: where no batch moves what a network takes from it."""
+    weights = record.provenance.weights
+    if "null" not in weights or weights["null"] != weights.get("original"):
+        return record
+    attacks = [
+        attack.model_copy(update={"curves": [_without_null(curve) for curve in attack.curves]})
+        for attack in record.attacks
+    ]
+    measurements = [m.model_copy(update={"null": NO_STATISTICS}) for m in record.measurements]
+    return record.model_copy(update={"attacks": attacks, "measurements": measurements})
+
+
+def _without_null(curve: Curve) -> Curve:
+    return curve.model_copy(update={"series": [s for s in curve.series if not s.role.startswith("null")]})
 
 
 def without_ruined_choices(record: Record) -> Record:

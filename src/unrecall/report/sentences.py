@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from unrecall.record.judgement import rejudge
-from unrecall.record.schema import AttackReport, Curve, Measurement, Record, Side
+from unrecall.record.schema import AttackReport, Curve, Estimate, Measurement, Record, Side
 from unrecall.record.verdict import SHARE, undeclared
 from unrecall.report.numbers import finite, number, span
 from unrecall.report.roles import STYLES, style
@@ -71,6 +71,10 @@ def points(measurement: Measurement, difference: float) -> float:
     return difference if measurement.unit.strip() == "%" else 100 * difference
 
 
+NO_STATISTICS: Final = Estimate(value=None, note="no BatchNorm statistics moved")
+"""What stands for a null that is the original: where no batch moves what a network takes from it."""
+
+
 def how_it_forgot(m: Measurement | None) -> str:
     """One sentence: how much of the forgetting is there in the null too, and so was no change of the weights."""
     if m is None:
@@ -82,6 +86,8 @@ def how_it_forgot(m: Measurement | None) -> str:
     total, null_name = points(m, original - unlearned), STYLES["null"].name
     if total < 0.5:
         return f"Forget accuracy did not fall ({number(original)} before, {number(unlearned)} after)."
+    if m.null == NO_STATISTICS:
+        return f"{total:.0f} points of forgetting, all of them by weights: {NO_STATISTICS.note}."
     if null is None:
         reason = (m.null.note or "no reason was recorded").removeprefix("no null: ")
         unknown = f"how many of them are BatchNorm's is unknown without a {null_name}: {reason}"
@@ -171,11 +177,13 @@ def last_points(curve: Curve | None) -> dict[str, list[float]]:
 
 
 def recovered(record: Record) -> str:
-    """What is recalled once the statistics are taken again, in words."""
+    """What is recalled once the statistics are taken again, in words; empty where none moved and none were taken."""
     curve = recalibration(record)
     ends = last_points(curve)
     if curve is not None and ends:
         return f"After “{curve.title}”: {', '.join(f'{role} {span(values)}' for role, values in ends.items())}."
+    if any(m.null == NO_STATISTICS for m in record.measurements):
+        return ""
     notes = (attack.note for attack in record.attacks if attack.name == RECALIBRATION and attack.note)
     return next(notes, "No attack took BatchNorm statistics again on unlabelled data.")
 

@@ -90,6 +90,16 @@ def test_a_verdict_is_derived_from_the_numbers_and_a_forged_one_is_named(shown: 
     assert "All is well." not in text
 
 
+def test_a_null_that_is_the_original_is_not_shown_and_the_weights_did_it_all() -> None:
+    record = full()
+    same = record.provenance.weights | {"null": record.provenance.weights["original"]}
+    alike = record.model_copy(update={"provenance": record.provenance.model_copy(update={"weights": same})})
+    shown = Reader(page([alike])).text
+    assert "null (learning rate 0)" in Reader(page([record])).text and "null (learning rate 0)" not in shown
+    assert "points of forgetting, all of them by weights: no BatchNorm statistics moved." in shown
+    assert record.provenance.weights.get("null") != record.provenance.weights["original"]
+
+
 def test_doubts_come_by_severity_with_their_anchor(shown: Reader) -> None:
     places = [shown.text.index(f"docs/checks.md#{name}") for name in ("control-failed", "small-forget", "few-ref")]
     assert places == sorted(places)
