@@ -255,7 +255,8 @@ def _show(records: list[Any], folder: Path, fail_on: str) -> None:
     for record in records:
         say(f"{record.method}, seed {record.seed}: {record.verdict.line}")
         if nothing := forgot_nothing(record):
-            say(f"{record.method}, seed {record.seed}: {nothing}")
+            advice = "Search its strength by --tune, or take" if record.tuning is None else "Take"
+            say(f"{record.method}, seed {record.seed}: {nothing} {advice} another method, as eu_k or reheat.")
     for line in summary_lines(records):
         say(line)
     say(folder / "report.html")
