@@ -408,7 +408,8 @@ def test_two_processes_leave_what_one_does(case: Path, monkeypatch: pytest.Monke
     assert [done.stderr.count(f"process {rank} of 2: does ") for rank in (0, 1)] == [1, 1]
     assert "Traceback" not in done.stderr
     assert re.fullmatch(
-        r"neggrad_plus:.*, seed 0: [A-Z].*\n(neggrad_plus:.*, seed 0: It forgot nothing: .* as eu_k or reheat\.\n)?out/report.html\n",
+        r"neggrad_plus:.*, seed 0: [A-Z].*\n"
+        r"(neggrad_plus:.*, seed 0: It forgot nothing: .* as eu_k or reheat\.\n)?out/report.html\n",
         done.stdout,
     )
     assert call("check", "out") == 0

@@ -17,10 +17,11 @@ from unrecall.attacks.base import Attack
 from unrecall.disk.json_files import read_json, write_json
 from unrecall.errors import BadInput, error_line
 from unrecall.experiment.against import Against
+from unrecall.experiment.audit_timing import prices
 from unrecall.experiment.case import Case
 from unrecall.experiment.cell import Cell, architecture, scenario_for
 from unrecall.experiment.parallel import Processes
-from unrecall.experiment.timing import prices, training_times, unlearning_times
+from unrecall.experiment.timing import training_times, unlearning_times
 from unrecall.experiment.tune import TRIALS
 from unrecall.harness.finding import named_parameters, report_of
 from unrecall.harness.suites import QUICK, suite

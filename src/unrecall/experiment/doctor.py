@@ -13,16 +13,9 @@ from unrecall.data.examples import Absent
 from unrecall.errors import MissingReference, NotSupported
 from unrecall.evidence.setting import Models, Setting
 from unrecall.experiment.against import Against
+from unrecall.experiment.audit_timing import SAMPLE, auditing_times
 from unrecall.experiment.case import Case
-from unrecall.experiment.timing import (
-    SAMPLE,
-    Line,
-    auditing_times,
-    between,
-    thinned,
-    training_times,
-    unlearning_times,
-)
+from unrecall.experiment.timing import Line, between, thinned, training_times, unlearning_times
 from unrecall.experiment.tune import TRIALS
 from unrecall.harness.never_trained import z_of_original
 from unrecall.methods.base import LoopMethod

@@ -18,12 +18,13 @@ from unrecall.errors import BadInput
 from unrecall.evidence.pool import Pool
 from unrecall.evidence.scores import Scores
 from unrecall.evidence.setting import Models, Setting, Subject
-from unrecall.experiment import timing
+from unrecall.experiment import audit_timing, timing
 from unrecall.experiment.against import Against
+from unrecall.experiment.audit_timing import auditing_times, smallest
 from unrecall.experiment.case import Case
 from unrecall.experiment.clock import Spent, at_most, clock, within
 from unrecall.experiment.doctor import beforehand, doctor, memory
-from unrecall.experiment.timing import Line, Samples, Timed, auditing_times, between, smallest, unlearning_times
+from unrecall.experiment.timing import Line, Samples, Timed, between, unlearning_times
 from unrecall.methods.base import GradientMethod
 from unrecall.scenarios.base import Scenario
 from unrecall.spec.lines import parse
@@ -162,7 +163,7 @@ def test_a_method_whose_steps_can_not_be_told_counts_as_where_it_does_not_end_by
 def test_the_attack_of_a_search_is_run_on_the_original_and_six_others(samples_world: World) -> None:
     """At its smallest on four models in a trial; it has three budgets."""
     case = Case(scenario_of(samples_world), parse("grad_diff", "methods"), [], CPU, tuned=Against())
-    assert timing._search(case, Against()).weight == pytest.approx(3 * 7 / 4)
+    assert audit_timing._search(case, Against()).weight == pytest.approx(3 * 7 / 4)
     tuning = next(timed for timed in auditing_times(case, samples_world.original) if timed.line.subject == "tuning")
     assert tuning.line.text.startswith("relearn on the original and up to 6 others ")
 
@@ -228,7 +229,7 @@ def test_work_ends_when_its_time_is_over() -> None:
 
 def test_an_attack_that_takes_too_long_is_left(samples_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     w = samples_world
-    monkeypatch.setattr("unrecall.experiment.timing.PATIENCE", 0.001)
+    monkeypatch.setattr("unrecall.experiment.audit_timing.PATIENCE", 0.001)
     lines = look(Scenario("case", "", w.task, w.request, original=w.original), "retrain")
     assert "Loss threshold takes over" in said(lines, "attacks")
     assert said(lines, "in all").startswith("over ")
@@ -239,27 +240,27 @@ def test_tests_beside_never_trained_records_are_priced_by_their_steps(
 ) -> None:
     """A step takes a second and nothing else takes any: 20 steps, and 1 to 20 of a taught half, of two models."""
     w = samples_world
-    monkeypatch.setattr("unrecall.experiment.timing._seconds", lambda *_: (0.0, 0.0))
-    monkeypatch.setattr("unrecall.experiment.timing._step_seconds", lambda *_: 1.0)
+    monkeypatch.setattr("unrecall.experiment.audit_timing._seconds", lambda *_: (0.0, 0.0))
+    monkeypatch.setattr("unrecall.experiment.audit_timing._step_seconds", lambda *_: 1.0)
     case = Case(Scenario("case", "", w.task, w.request, original=w.original), parse("retrain", "methods"), [], CPU)
     halves = 2 if len(w.request.forget) >= 40 else 1
     tests = next(timed for timed in auditing_times(case, w.original) if timed.line.subject == "tests")
     assert (tests.seconds, tests.most) == (2 * (20 + halves), 2 * (20 + 20 * halves))
     assert [line.subject for line in look(case.scenario, "retrain")].count("tests") == 1
-    monkeypatch.setattr("unrecall.experiment.timing.judgeable", lambda request: False)
+    monkeypatch.setattr("unrecall.experiment.audit_timing.judgeable", lambda request: False)
     assert "tests" not in [line.subject for line in look(case.scenario, "retrain")], "there are none"
 
 
 def test_steps_are_timed_on_whole_batches(samples_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """64 of retain a step, beside as many that guard what the model is of use for."""
     w, sizes = samples_world, list[int]()
-    true = timing._step_seconds
+    true = audit_timing._step_seconds
 
     def counted(attack: Relearn, setting: Setting) -> float:
         sizes.append(min(attack.fit.batch_size, len(setting.request.retain) // 2))
         return true(attack, setting)
 
-    monkeypatch.setattr(timing, "_step_seconds", counted)
+    monkeypatch.setattr(audit_timing, "_step_seconds", counted)
     case = Case(Scenario("case", "", w.task, w.request, original=w.original), parse("retrain", "methods"), [], CPU)
     assert all(timed.seconds >= 0 for timed in auditing_times(case, w.original))
     assert sizes == [64]
@@ -268,7 +269,7 @@ def test_steps_are_timed_on_whole_batches(samples_world: World, monkeypatch: pyt
 def test_a_step_that_can_not_be_taken_costs_nothing(samples_world: World) -> None:
     w = samples_world
     one = Setting(Models(w.original, w.original), w.request.with_own(retain=w.request.retain[:1]), w.task, session=CPU)
-    assert timing._step_seconds(Relearn(data="benign", steps=(1,)), one) == 0.0
+    assert audit_timing._step_seconds(Relearn(data="benign", steps=(1,)), one) == 0.0
 
 
 def test_a_slow_step_is_timed_once(samples_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -292,7 +293,7 @@ def test_every_model_of_a_trial_is_attacked(samples_world: World, monkeypatch: p
 
     monkeypatch.setattr(Relearn, "scores", counted)
     case = Case(scenario_of(samples_world), parse("retrain", "methods"), [Relearn()], CPU)
-    timing.prices(case, samples_world.original, 600)
+    audit_timing.prices(case, samples_world.original, 600)
     assert {*attacked} == {"original", "unlearned", "retrained 0", "retrained 1", "hidden"}
 
 
@@ -411,7 +412,7 @@ def test_what_work_takes_with_all_examples_is_told_from_two_trials(
         now += 2 + 0.01 * sum(len(examples) for examples in setting.request.sets.values())
 
     monkeypatch.setattr("unrecall.experiment.clock.time.perf_counter", lambda: now)
-    monkeypatch.setattr("unrecall.experiment.timing.measure_all", work)
+    monkeypatch.setattr("unrecall.experiment.audit_timing.measure_all", work)
     case = Case(scenario_of(samples_world), parse("retrain", "methods"), [], CPU)
     measuring = next(iter(auditing_times(case, case.start())))
     assert (measuring.seconds, measuring.most) == pytest.approx((1.75 * (2 + 1.16), 1.75 * (2 + 4.0))), (
