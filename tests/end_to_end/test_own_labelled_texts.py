@@ -204,6 +204,14 @@ def numbered() -> None:
     write("retain.jsonl", [*records(6, 60), {**first, "label": CLASSES.index(first["label"])}])
 
 
+def begun() -> None:
+    """A text that stays begins as one that must go, and both are longer than what is read of them."""
+    first = records(0, 1)[0]
+    longer = first["text"] + " the job" * 40
+    write("forget.jsonl", [{**first, "text": longer}])
+    write("retain.jsonl", [*records(6, 60), {**first, "text": f"{longer} job"}])
+
+
 def unpadded() -> None:
     tokenizer = word_tokenizer()
     tokenizer.pad_token = None
@@ -221,6 +229,7 @@ def unpadded() -> None:
         (lambda: write("retain.jsonl", records(0, 60)), r"forget and retain to share nothing, got 6 .*forget\.jsonl:1"),
         (relabelled, r"no text that must go in retain, got forget\.jsonl:1 under .*, retain\.jsonl:55"),
         (numbered, r"forget and retain to share nothing, got 1 .*forget\.jsonl:1"),
+        (begun, r"retain\.jsonl:55: expected a text that differs from forget\.jsonl:1 in the 32 tokens that are read"),
         (unpadded, "expected a tokenizer with a padding token, got none"),
     ],
 )  # fmt: skip

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
+from unrecall.data.request import Split
 from unrecall.disk.tables import records
 from unrecall.errors import BadInput
 from unrecall.scenarios.base import Scenario
@@ -63,10 +64,12 @@ class LabelledTexts(OwnClassifier):
         longest = min(self.longest, tokenizer.model_max_length, positions_of(model) or self.longest)
         whole = {split: task.prepare([text.text for text in own]) for split, own in texts.items()}
         cut = sum(len(tokens) > longest for own in whole.values() for tokens in own)
+        sets = {split: _set(task, own, whole[split], longest) for split, own in texts.items()}
+        _check_beginnings(texts, sets, longest)
         return self.scenario(
             task,
             model,
-            {split: _set(task, own, whole[split], longest) for split, own in texts.items()},
+            sets,
             lambda _, split: [text.text for text in texts[split]],
             f"; {cut} texts cut to {longest} tokens" if cut else "",
         )
@@ -105,6 +108,22 @@ def _of_record(where: str, record: Mapping[str, Any], group: str) -> LabelledTex
     if not isinstance(text, str) or not readable(text):
         raise BadInput(f"{where}: expected text to be a text that can be read, got {text!r:.60}.")
     return LabelledText(where, text, name, owner(record, group, where))
+
+
+def _check_beginnings(texts: Mapping[Split, list[LabelledText]], sets: Mapping[Split, OwnSet], longest: int) -> None:
+    """BadInput where nothing is read of two texts but what they share, and one must go while the other is kept."""
+    read_as = {
+        split: [tuple(own.examples[i].input.tolist()) for i in range(len(own.examples))] for split, own in sets.items()
+    }
+    forgotten = dict(zip(read_as["forget"], texts["forget"], strict=True))
+    for split, own in texts.items():
+        for tokens, text in zip(read_as[split], own, strict=True):
+            other = forgotten.get(tokens)
+            if split != "forget" and other is not None and other.text != text.text:
+                raise BadInput(
+                    f"{text.where}: expected a text that differs from {other.where} in the {longest} tokens that are "
+                    "read of it, got one that doesn't. Remove one of them, or raise longest as far as the model allows."
+                )
 
 
 def _set(task: TransformersTexts, texts: list[LabelledText], whole: list[Tensor], longest: int) -> OwnSet:
