@@ -96,7 +96,7 @@ def test_a_finished_run_is_not_taken_for_that_of_another_network(capsys: pytest.
     assert call(*command) == 0
     Path("scale.txt").write_text("1.0")
     assert call(*command) == 2
-    assert "expected the record of this same run, got another's (its models differ)" in one_line(capsys)
+    assert "expected the record of this same run, got another's (other models)" in one_line(capsys)
 
 
 def test_dropout_shows_in_no_answer_and_decides_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,7 +154,7 @@ def test_what_acts_in_training_alone_is_another_model(where: str, capsys: pytest
         found.append(record(f"out{value}")["provenance"]["weights"]["original"])
     assert found[0] != found[1]
     assert call(*with_(command, out="out0")) == 2
-    assert "another's (its models differ)" in one_line(capsys)
+    assert "another's (other models)" in one_line(capsys)
 
 
 # Data.
@@ -194,7 +194,7 @@ def test_a_file_with_a_space_in_its_name_is_a_file(capsys: pytest.CaptureFixture
                     "unrecall.experiment.parallel.run_cell", lambda _: (_ for _ in ()).throw(KeyboardInterrupt)
                 )
                 assert call(*command, "--out", f"of {name}") == (130 if many == 10 else 2)
-        assert "got another run (its files differ)" in capsys.readouterr().err
+        assert "got another run (other files)" in capsys.readouterr().err
 
 
 def test_another_reading_of_the_same_examples_is_another_run(
@@ -216,7 +216,7 @@ def dated(): return case(task=Today())
     assert call(*command) == 0
     Path("day.txt").write_text("0.5")
     assert call(*command) == 2
-    assert "expected the record of this same run, got another's (its models differ)" in one_line(capsys)
+    assert "expected the record of this same run, got another's (other models)" in one_line(capsys)
     assert call(*with_(command, out="second")) == 0
     assert record("second") == alone(command, monkeypatch)
 
@@ -231,7 +231,7 @@ def test_a_checkpoint_is_not_replaced_by_one_of_other_data(capsys: pytest.Captur
     before = Path("gone/unlearned.safetensors").read_bytes()
     Path("n.txt").write_text("30")
     assert call(*command) == 2
-    assert "expected the checkpoint of this same run, got another's (its data, models differ)" in one_line(capsys)
+    assert "expected the checkpoint of this same run, got another's (other data, models)" in one_line(capsys)
     assert Path("gone/unlearned.safetensors").read_bytes() == before
     assert call(*with_(command, out="other")) == 0
 
@@ -359,7 +359,7 @@ def test_other_weights_at_the_same_place_are_another_run(capsys: pytest.CaptureF
     assert Path("theirs/record.json").read_bytes() == before, "what is finished is not done again"
     weights.save(network(seed=6), Path("x.safetensors"))
     assert call(*command) == 2
-    assert "got another run (its files differ)" in one_line(capsys)
+    assert "got another run (other files)" in one_line(capsys)
     assert Path("theirs/record.json").read_bytes() == before
 
 
@@ -370,7 +370,7 @@ def test_another_number_of_threads_is_another_run(capsys: pytest.CaptureFixture[
     torch.set_num_threads(2)
     try:
         assert call(*QUICK) == 2
-        assert "its threads differ" in one_line(capsys)
+        assert "(other threads)" in one_line(capsys)
         assert call(*with_(QUICK, out="two")) == 0
     finally:
         torch.set_num_threads(1)

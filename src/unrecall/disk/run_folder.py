@@ -23,7 +23,7 @@ def claim(folder: Path, asked_for: dict[str, Any]) -> Path:
         before = _command_of(folder)
         if before != asked_for:
             differing = sorted(key for key in before.keys() | asked_for.keys() if before.get(key) != asked_for.get(key))
-            what = "files that are no run's" if not before else f"another run (its {', '.join(differing)} differ)"
+            what = "files that are no run's" if not before else f"another run (other {', '.join(differing)})"
             raise BadInput(f"{folder}: expected an empty folder or this same run, got {what}. Choose another --out.")
         sweep(folder)
         return folder

@@ -98,7 +98,7 @@ def _differing(path: Path, what: str, expected: Mapping[str, str], written: Mapp
     differing = sorted(key for key in expected.keys() | written.keys() if expected.get(key) != written.get(key))
     if set(differing) - REMADE:
         raise BadInput(
-            f"{path}: expected the {what} of this same run, got another's (its {', '.join(differing)} differ). "
+            f"{path}: expected the {what} of this same run, got another's (other {', '.join(differing)}). "
             "Choose another --out."
         )
     return differing

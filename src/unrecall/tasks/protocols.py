@@ -296,7 +296,9 @@ def perturbable(task: Task) -> Perturbable:
     """The task, if its inputs can be perturbed; NotSupported otherwise."""
     if offers(task, Perturbable):
         return cast(Perturbable, task)
-    raise NotSupported(f"{type(task).__name__}: expected a task with continuous inputs, got one without.")
+    raise NotSupported(
+        f"{type(task).__name__}: expected a task with continuous inputs, got one without. Take what perturbs no inputs."
+    )
 
 
 def textual(owner: object, task: Task, advice: str = "Leave this attack out.") -> Textual:

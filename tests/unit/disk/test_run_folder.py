@@ -44,7 +44,7 @@ def test_a_folder_belongs_to_one_run(tmp_path: Path) -> None:
     asked = {"command": "run", "method": "rurk"}
     folder = claim(tmp_path / "a" / "b", asked)
     assert claim(folder, asked) == folder
-    with pytest.raises(BadInput, match=r"got another run \(its method differ\)"):
+    with pytest.raises(BadInput, match=r"got another run \(other method\)"):
         claim(folder, asked | {"method": "ssd"})
     assert json.loads((folder / ASKED).read_text()) == asked
     (tmp_path / "own").mkdir()

@@ -153,7 +153,7 @@ def test_another_budget_with_the_same_suite_is_the_same_run(
     assert call(*with_(RUN, budget="1h")) == 2
     assert one_line(capsys).endswith("attacks of this run, rmia, got others for --budget 1h. Choose another --out.")
     assert call(*RUN[:-2]) == 2
-    assert "another run (its budget differ)" in one_line(capsys)
+    assert "another run (other budget)" in one_line(capsys)
     assert measured == [30.0, 31.0, 3600.0]
 
 
