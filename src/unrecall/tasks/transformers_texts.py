@@ -14,6 +14,7 @@ from unrecall.data.examples import Examples
 from unrecall.data.request import Request
 from unrecall.errors import BadInput
 from unrecall.nn.hooks import mode
+from unrecall.nn.usable import check_finite
 from unrecall.record.schema import Exhibit
 from unrecall.tasks.classification import REFUSES, Classification
 from unrecall.tasks.input_difficulty import Labelled
@@ -71,6 +72,7 @@ class TransformersTexts(Classification):
 
     def check(self, model: nn.Module, request: Request) -> None:
         """Also BadInput where padding changes what the model says of a text."""
+        check_finite(model)  # what isn't, padding may reach alone
         self._check_padding(model, self._read(request.forget[0], "forget[0]"))
         super().check(model, request)
 
